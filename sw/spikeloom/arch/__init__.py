@@ -1,0 +1,1 @@
+"""The contract: every fact that two sides (host, gateware, model, documents) must agree on, stated once."""

@@ -1,0 +1,272 @@
+"""Which network (`ModelConfig`), which machine (`AcceleratorConfig`), and whether one fits the other (`check_fit`).
+
+Choices are fields, consequences are properties; every check speaks in a sentence.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+
+#: Fraction bits of a firing threshold (base and step) relative to the accumulator's unit.
+THRESHOLD_FRACTION = 8
+#: Width of the residual stream: signed, saturating.
+RESIDUAL_WIDTH = 16
+#: A block of output columns is at most this many tiles deep (accumulator depth per bank).
+MAX_TILES = 16
+#: Recency shift that switches the recency bias of a head off.
+RECENCY_OFF = 15
+#: Entries of the sampling noise table.
+NOISE_ENTRIES = 1024
+#: Width of one entry of the noise table, signed.
+NOISE_WIDTH = 24
+#: Weight formats and their bits; the position in this tuple is the code in a command.
+WEIGHT_BITS = (8, 4, 2)
+
+
+class FitError(ValueError):
+    """A network, image or program does not fit a machine; the message names the limit and the remedy."""
+
+
+def ceil_div(a: int, b: int) -> int:
+    """Smallest integer not below a / b."""
+    return -(-a // b)
+
+
+def bits_for(largest: int) -> int:
+    """Bits of an unsigned field that must hold 0..largest (at least one)."""
+    return max(1, largest.bit_length())
+
+
+def require(condition: bool, sentence: str, error: type[Exception] = FitError) -> None:
+    """Raise `error(sentence)` unless the condition holds."""
+    if not condition:
+        raise error(sentence)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """One WD-Spikingformer: a causal decoder with winner-take-all attention (CWSSA) and NI-LIF neurons.
+
+    Equations: arXiv 2604.11321 (CWSSA), arXiv 2604.12365 Eq. 12-13 (NI-LIF).
+    """
+
+    name: str
+    vocabulary: int
+    context: int
+    width: int
+    layers: int
+    heads: int
+    hidden: int
+    #: Levels D of each NI-LIF tensor: 0..D spikes per neuron. Queries and keys are binary (D = 1).
+    level_in: int = 4
+    level_v: int = 4
+    level_attn: int = 4
+    level_mid: int = 4
+    level_hidden: int = 4
+    level_final: int = 4
+    #: Winners per head and row.
+    top_k: int = 4
+    #: Winner of rank r weighs 2 ** -rank_shifts[r]; all zero is the paper's equal weights.
+    rank_shifts: tuple[int, ...] = (0, 1, 2, 3)
+    #: Recency shift per head (key = score - (distance >> shift)); RECENCY_OFF: no bias.
+    recency: tuple[int, ...] = ()
+    #: Only positions with a raw score above zero may win.
+    overlap: bool = False
+    #: Weight bits of each kind of matrix: 8, 4 or 2 (ternary).
+    weight_bits: int = 8
+    #: residual = embedding << embed_shift.
+    embed_shift: int = 0
+    #: The model adds a learned position table to the token embedding.
+    position_table: bool = False
+    #: Id of the end (and begin) token.
+    end_token: int = 0
+
+    def __post_init__(self):
+        object.__setattr__(self, "rank_shifts", tuple(self.rank_shifts))
+        object.__setattr__(self, "recency", tuple(self.recency) or (RECENCY_OFF,) * self.heads)
+        for name in ("vocabulary", "context", "width", "layers", "heads", "hidden"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, it is {getattr(self, name)}.", ValueError)
+        require(self.vocabulary >= 2 and self.context >= 2, "A vocabulary and a context hold at least two entries.", ValueError)
+        require(self.width % self.heads == 0, f"width {self.width} must be a multiple of heads {self.heads}.", ValueError)
+        for name in ("level_in", "level_v", "level_attn", "level_mid", "level_hidden", "level_final"):
+            require(1 <= getattr(self, name) <= 8, f"{name} is the number of spike levels D and lies in 1..8.", ValueError)
+        require(1 <= self.top_k <= 8, f"top_k {self.top_k} must lie in 1..8.", ValueError)
+        require(len(self.rank_shifts) >= self.top_k and all(0 <= s <= 7 for s in self.rank_shifts),
+                "rank_shifts needs one shift in 0..7 for each of the top_k winners.", ValueError)
+        object.__setattr__(self, "rank_shifts", self.rank_shifts[:self.top_k])
+        require(len(self.recency) == self.heads and all(0 <= s <= RECENCY_OFF for s in self.recency),
+                f"recency needs one shift in 0..{RECENCY_OFF} per head.", ValueError)
+        require(self.weight_bits in WEIGHT_BITS, f"weight_bits must be one of {WEIGHT_BITS}.", ValueError)
+        require(0 <= self.embed_shift <= 8, "embed_shift must lie in 0..8.", ValueError)
+        require(0 <= self.end_token < self.vocabulary, "end_token must be a token of the vocabulary.", ValueError)
+
+    @property
+    def head_width(self) -> int:
+        """Channels of one head."""
+        return self.width // self.heads
+
+    @property
+    def embedding_rows(self) -> int:
+        """Rows of the embedding: one per token, then one per position where the model has a position table."""
+        return self.vocabulary + (self.context if self.position_table else 0)
+
+    def to_dict(self) -> dict:
+        """JSON-ready fields."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict) -> "ModelConfig":
+        """Inverse of `to_dict`; unknown fields are refused by name."""
+        known = {f for f in cls.__dataclass_fields__}
+        unknown = sorted(set(fields) - known)
+        require(not unknown, f"Unknown model fields: {', '.join(unknown)}.", ValueError)
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class AcceleratorConfig:
+    """One machine: the shape of the gateware. Hashed into the fingerprint that driver and images check."""
+
+    name: str
+    #: Grid rows of the spike engine: sums kept side by side for one fetched weight row (time steps or tokens).
+    rows: int = 1
+    #: Grid columns: weights added per cycle and grid row; one tile.
+    cols: int = 64
+    #: Channels that the neuron unit handles per cycle; one group.
+    lanes: int = 16
+    #: Smallest head width; wider heads are power-of-two multiples of it.
+    segment: int = 8
+    #: Largest width of the residual stream and of attention.
+    max_width: int = 64
+    #: Largest number of neurons in one spike buffer (hidden layer, or Q|K|V).
+    max_neurons: int = 512
+    #: Largest vocabulary (logits buffer).
+    max_vocabulary: int = 1024
+    #: Positions that the KV cache holds over all layers.
+    kv_positions: int = 2048
+    #: Longest context (prompt memory, position counter).
+    max_context: int = 256
+    #: Most winners per head.
+    k_max: int = 8
+    #: Largest level D of a spike.
+    level_max: int = 8
+    #: Cached positions scored per cycle.
+    score_banks: int = 4
+    #: Tile rows of `cols` bytes held on chip.
+    resident_words: int = 8192
+    #: Groups of channel parameters (lanes x 64 bit) held on chip.
+    parameter_words: int = 512
+    #: Commands that the program memory holds.
+    program_words: int = 512
+    #: Accumulator width, signed.
+    acc_width: int = 24
+    #: AXI manager data and address width, protocol.
+    data_width: int = 64
+    address_width: int = 40
+    axi3: bool = False
+    #: Clock that reports assume for tokens per second.
+    clock_mhz: float = 100.0
+    #: Board this preset is meant for (documents only).
+    board: str = field(default="", compare=False)
+
+    def __post_init__(self):
+        def power(name):
+            value = getattr(self, name)
+            require(value >= 1 and value & (value - 1) == 0, f"{name} must be a power of two, it is {value}.", ValueError)
+        for name in ("cols", "lanes", "segment", "score_banks", "max_context", "data_width"):
+            power(name)
+        require(self.rows >= 1, "rows must be at least 1.", ValueError)
+        require(self.lanes >= 2 and self.cols % self.lanes == 0 and self.cols > self.lanes,
+                "cols must be a larger multiple of lanes, and lanes at least 2.", ValueError)
+        require(self.score_banks >= 2, "score_banks must be at least 2.", ValueError)
+        require(self.max_width % self.cols == 0 and self.max_width % self.segment == 0,
+                "max_width must be a multiple of cols and of segment.", ValueError)
+        require(self.max_neurons % self.cols == 0 and self.max_neurons >= 3 * self.max_width,
+                "max_neurons must be a multiple of cols and hold Q|K|V (3 x max_width).", ValueError)
+        require(self.max_vocabulary % self.lanes == 0, "max_vocabulary must be a multiple of lanes.", ValueError)
+        require(self.kv_positions % self.score_banks == 0 and self.kv_positions >= self.max_context,
+                "kv_positions must be a multiple of score_banks and hold one context.", ValueError)
+        require(2 <= self.k_max <= 8 and 2 <= self.level_max <= 8, "k_max and level_max lie in 2..8.", ValueError)
+        require(self.data_width in (64, 128) and self.cols * 8 % self.data_width == 0,
+                "data_width must be 64 or 128 and divide a tile row of cols bytes.", ValueError)
+        require(self.lanes * 64 % self.data_width == 0, "A parameter group must be a whole number of beats.", ValueError)
+        require(20 <= self.acc_width <= 24, "acc_width must lie in 20..24 (thresholds are 32 bits wide).", ValueError)
+
+    @property
+    def level_bits(self) -> int:
+        """Bits of one stored level: binary planes of weights 1, 2, 4, 8."""
+        return bits_for(self.level_max)
+
+    @property
+    def segments(self) -> int:
+        """Score segments: the most heads that the attention block runs side by side."""
+        return self.max_width // self.segment
+
+    @property
+    def head_levels(self) -> int:
+        """Supported head widths are segment << 0 .. segment << (head_levels - 1)."""
+        return self.segments.bit_length()
+
+    @property
+    def groups_per_tile(self) -> int:
+        """Neuron-unit groups in one tile of columns."""
+        return self.cols // self.lanes
+
+    @property
+    def score_width(self) -> int:
+        """Bits of a raw score (unsigned, binary queries and keys)."""
+        return bits_for(self.max_width)
+
+    @property
+    def gather_width(self) -> int:
+        """Bits of a gathered value: k_max winners of level_max, each shifted left by at most 7."""
+        return bits_for(self.k_max * (self.level_max << 7))
+
+    @property
+    def tile_bytes(self) -> int:
+        """Bytes of one int8 tile row."""
+        return self.cols
+
+    @property
+    def beat_bytes(self) -> int:
+        """Bytes of one AXI beat."""
+        return self.data_width // 8
+
+    def to_dict(self) -> dict:
+        """JSON-ready fields, in a stable order."""
+        return asdict(self)
+
+    @property
+    def fingerprint(self) -> int:
+        """32-bit identity of this machine: of its shape and of the formats that software must know."""
+        from . import commands, registers
+        text = json.dumps({"config": {k: v for k, v in self.to_dict().items() if k not in ("board", "clock_mhz")},
+                           "commands": commands.describe(), "registers": registers.describe()}, sort_keys=True)
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+
+
+def check_fit(model: ModelConfig, machine: AcceleratorConfig) -> None:
+    """Refuse a network that the machine cannot run, naming the limit.
+
+    Raises
+    ------
+    FitError
+        With one sentence that names the limit and the value.
+    """
+    def limit(value, most, what):
+        require(value <= most, f"{model.name}: {what} is {value}, machine {machine.name!r} takes at most {most}.")
+    limit(model.width, machine.max_width, "width")
+    limit(max(model.hidden, 3 * model.width), machine.max_neurons, "the widest spike tensor")
+    limit(model.vocabulary, machine.max_vocabulary, "the vocabulary")
+    limit(model.context, machine.max_context, "the context")
+    limit(model.top_k, machine.k_max, "top_k")
+    limit(max(model.level_in, model.level_v, model.level_attn, model.level_mid, model.level_hidden, model.level_final),
+          machine.level_max, "the largest spike level")
+    limit(model.layers * ceil_div(model.context, machine.score_banks) * machine.score_banks, machine.kv_positions,
+          "layers x context (positions in the KV cache)")
+    for name in ("width", "hidden"):
+        require(getattr(model, name) % machine.lanes == 0,
+                f"{model.name}: {name} {getattr(model, name)} must be a multiple of the {machine.lanes} neuron lanes of {machine.name!r}.")
+    heads = [machine.segment << level for level in range(machine.head_levels)]
+    require(model.head_width in heads,
+            f"{model.name}: head width {model.head_width} is not one of {heads}, the widths machine {machine.name!r} scores.")

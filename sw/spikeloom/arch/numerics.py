@@ -1,0 +1,184 @@
+"""The integer operators, each exactly once: integer model, gateware tests and compiler call these.
+
+All functions take and return numpy integer arrays (int64 unless said); shifts are arithmetic (floor).
+"""
+
+import math
+
+import numpy as np
+
+from .config import NOISE_ENTRIES, NOISE_WIDTH, RECENCY_OFF, RESIDUAL_WIDTH, THRESHOLD_FRACTION
+
+RESIDUAL_MAX = (1 << (RESIDUAL_WIDTH - 1)) - 1
+RESIDUAL_MIN = -(1 << (RESIDUAL_WIDTH - 1))
+MASK32 = 0xFFFF_FFFF
+
+
+# -- residual ---------------------------------------------------------------------------------------------------
+
+def round_shift(value, shift):
+    """Round half up: (value + 2^(shift-1)) >> shift; shift 0 does not round."""
+    value, shift = np.asarray(value, np.int64), np.asarray(shift, np.int64)
+    return (value + np.where(shift > 0, np.int64(1) << np.maximum(shift - 1, 0), 0)) >> shift
+
+
+def saturate(value):
+    """Clip to the residual's range; returns (clipped, number of saturated values)."""
+    clipped = np.clip(value, RESIDUAL_MIN, RESIDUAL_MAX)
+    return clipped, int(np.count_nonzero(clipped != value))
+
+
+def residual_add(residual, acc, bias, shift):
+    """residual + ((acc + bias + half) >> shift), saturating once; returns (residual, saturations)."""
+    return saturate(np.asarray(residual, np.int64) + round_shift(np.asarray(acc, np.int64) + bias, shift))
+
+
+# -- neurons ----------------------------------------------------------------------------------------------------
+
+def ni_lif(acc, base, step, levels):
+    """NI-LIF 1xD: number of d in 1..levels with acc 2^F >= base + (d-1) step (arXiv 2604.12365 Eq. 12-13).
+
+    acc int [..., C]; base int32 [C], step uint24 [C], both with F = THRESHOLD_FRACTION fraction bits.
+    Returns levels int64 [..., C] in 0..levels.
+    """
+    scaled = np.asarray(acc, np.int64) << THRESHOLD_FRACTION
+    base, step = np.asarray(base, np.int64), np.asarray(step, np.int64)
+    return sum((scaled >= base + d * step).astype(np.int64) for d in range(levels))
+
+
+def lif(acc, membrane, bias, theta, leak, hard):
+    """One LIF time step: v' = v - (v >> leak) + acc + bias; fires iff v' >= theta; resets to 0 or by theta.
+
+    `leak` None is IF (no leak). Returns (spikes 0/1, membrane). papers.md 2.2.
+    """
+    membrane = np.asarray(membrane, np.int64)
+    v = membrane - ((membrane >> leak) if leak is not None else 0) + acc + bias
+    spike = (v >= theta).astype(np.int64)
+    return spike, np.where(spike, 0 if hard else v - theta, v)
+
+
+# -- attention --------------------------------------------------------------------------------------------------
+
+def raw_scores(q, k):
+    """Popcount of q AND k per head: q bits [H, d], k bits [N, H, d] -> int64 [H, N]."""
+    return np.einsum("hd,nhd->hn", np.asarray(q, np.int64), np.asarray(k, np.int64))
+
+
+def biased_scores(raw, distance, recency):
+    """raw - (distance >> k_h); recency int [H], RECENCY_OFF: no bias. raw [H, N], distance [N] -> [H, N]."""
+    shift = np.asarray(recency, np.int64)[:, None]
+    penalty = np.where(shift == RECENCY_OFF, 0, np.asarray(distance, np.int64)[None, :] >> shift)
+    return np.asarray(raw, np.int64) - penalty
+
+
+def winners(biased, eligible, k):
+    """The k best positions per head, best first: larger score, equal: the most recent. Ineligible never win.
+
+    biased int [H, N], eligible bool [H, N] -> list per head of int arrays of at most k positions.
+    """
+    n = biased.shape[1]
+    key = np.asarray(biased, np.int64) * n + np.arange(n)[None, :]
+    key = np.where(eligible, key, np.iinfo(np.int64).min)
+    order = np.argsort(-key, axis=1, kind="stable")[:, :k] if n else np.zeros((biased.shape[0], 0), np.int64)
+    return [row[mask] for row, mask in zip(order, np.take_along_axis(eligible, order, axis=1))]
+
+
+def gather(values, chosen, rank_shifts):
+    """Sum over winners of v << (s_max - s_rank): values int [N, H, d], chosen from `winners` -> int64 [H, d]."""
+    most = max(rank_shifts)
+    out = np.zeros(values.shape[1:], np.int64)
+    for head, positions in enumerate(chosen):
+        for rank, position in enumerate(positions):
+            out[head] += np.asarray(values[position, head], np.int64) << (most - rank_shifts[rank])
+    return out
+
+
+# -- sampling ---------------------------------------------------------------------------------------------------
+
+def _rotate(x, n):
+    """Rotate 32-bit words left by n (an int)."""
+    return ((x << n) | (x >> (32 - n))) & MASK32 if n else x
+
+
+def hash32(x):
+    """Add-shift-xor hash of 32-bit words (no multiplication): a bijection used to index the noise table.
+
+    x uint32 as int64/int -> same shape. Six rounds, each one adder: cheap in gates.
+    """
+    x = np.asarray(x, np.int64) & MASK32
+    x = (x + 0x7ED55D16 + (x << 12)) & MASK32
+    x = x ^ 0xC761C23C ^ (x >> 19)
+    x = (x + 0x165667B1 + (x << 5)) & MASK32
+    x = ((x + 0xD3A2646C) ^ (x << 9)) & MASK32
+    x = (x + 0xFD7046C5 + (x << 3)) & MASK32
+    return x ^ 0xB55A4F09 ^ (x >> 16)
+
+
+def noise_index(seed, position, token):
+    """Index into the noise table for (seed, position, token): order of evaluation does not matter."""
+    stream = hash32((int(seed) & MASK32) ^ int(hash32(position)))
+    return hash32(stream ^ np.asarray(token, np.int64)) >> (32 - (NOISE_ENTRIES.bit_length() - 1))
+
+
+def noise_table(temperature, logit_scale):
+    """Gumbel quantiles times temperature in units of a logit (logit_scale units per nat), rounded half up.
+
+    Host side only (the device adds and compares). Returns int64 [NOISE_ENTRIES]; temperature 0 gives zeros.
+
+    Raises
+    ------
+    ValueError
+        When temperature is negative, or so large that an entry leaves NOISE_WIDTH bits.
+    """
+    if temperature < 0:
+        raise ValueError(f"The temperature must not be negative, it is {temperature}.")
+    u = (np.arange(NOISE_ENTRIES) + 0.5) / NOISE_ENTRIES
+    table = np.floor(-np.log(-np.log(u)) * temperature * logit_scale + 0.5).astype(np.int64)
+    if np.abs(table).max() >= 1 << (NOISE_WIDTH - 1):
+        raise ValueError(f"Temperature {temperature} overflows the noise table; use a smaller one.")
+    return table
+
+
+def pick(logits, *, top_k=1, noise=None, seed=0, position=0):
+    """The next token: greedy (noise None: largest, ties to the lowest id), or Gumbel-max.
+
+    With noise: over the top_k best by (logit, lowest id), or over all when top_k is 0. logit + noise is compared,
+    ties again to the lowest id. logits int [V] -> int token id.
+    """
+    logits = np.asarray(logits, np.int64)
+    if noise is None:
+        return int(np.argmax(logits))
+    ids = np.arange(logits.size)
+    if top_k:
+        ids = np.sort(np.argsort(-logits, kind="stable")[:top_k])
+    key = logits[ids] + np.asarray(noise, np.int64)[noise_index(seed, position, ids)]
+    return int(ids[np.argmax(key)])
+
+
+# -- trace ------------------------------------------------------------------------------------------------------
+
+def checksum(values, lanes):
+    """32-bit checksum of one command's output, a group of `lanes` values at a time, as the device computes it.
+
+    Lane i of a group is taken as a 32-bit word, rotated left by 2 i (mod 32), all lanes are xored; the running
+    sum is rotated left by 5 and xored with it. values int [n], n a multiple of lanes -> int.
+    """
+    words = np.asarray(values, np.int64).reshape(-1, lanes) & MASK32
+    folded = np.zeros(len(words), np.int64)
+    for lane in range(lanes):
+        folded ^= _rotate(words[:, lane], 2 * lane % 32)
+    turns = (5 * np.arange(len(words) - 1, -1, -1)) % 32
+    rotated = np.where(turns > 0, ((folded << turns) | (folded >> (32 - turns))) & MASK32, folded)
+    return int(np.bitwise_xor.reduce(rotated)) if len(words) else 0
+
+
+def nats(logits, logit_scale):
+    """Log-probabilities of integer logits (logit_scale units per nat), host side: float64, same shape."""
+    x = np.asarray(logits, np.float64) / logit_scale
+    x = x - x.max(axis=-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+
+
+def bits_per_byte(total_nats, n_bytes):
+    """Bits per byte of text from summed negative log-likelihood in nats."""
+    return total_nats / math.log(2) / n_bytes
