@@ -1,0 +1,1 @@
+"""Gateware of Spikeloom, in Amaranth."""

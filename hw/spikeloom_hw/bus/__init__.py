@@ -1,0 +1,1 @@
+"""AXI and the register file: everything that touches a bus."""

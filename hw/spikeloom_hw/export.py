@@ -1,0 +1,54 @@
+"""From a component to Verilog, and to the list of its ports."""
+
+from dataclasses import dataclass
+
+from amaranth.back import verilog
+from amaranth.hdl import Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In
+
+
+@dataclass(frozen=True)
+class Port:
+    """One port of an exported module."""
+
+    name: str
+    width: int
+    #: "input" or "output".
+    direction: str
+
+
+def _flat(component: wiring.Component):
+    for path, member, value in component.signature.flatten(component):
+        yield "_".join(str(part) for part in path), member, Value.cast(value)
+
+
+def port_list(component: wiring.Component) -> list[Port]:
+    """Ports of the Verilog module that `to_verilog` makes of a component, in its order of members."""
+    ports = [Port(name, len(value), "input" if member.flow is In else "output")
+             for name, member, value in _flat(component)]
+    names = [port.name for port in ports]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"Two members flatten to the same port name: {', '.join(twice)}.")
+    empty = [port.name for port in ports if port.width == 0]
+    if empty:
+        raise ValueError(f"Ports of no bits cannot be exported: {', '.join(empty)}. Leave them out or make them one bit wide.")
+    return ports
+
+
+def to_verilog(component: wiring.Component, name: str) -> str:
+    """Verilog of a component: the same text for the same design, whatever the process or folder.
+
+    Port names are the paths of the members joined by single underscores, as Vivado's inference expects them.
+
+    Parameters
+    ----------
+    component : wiring.Component
+        The design; must define its own clock domains (see `shell.Shell`), else ``clk`` and ``rst`` become ports.
+    name : str
+        Name of the top module.
+    """
+    port_list(component)
+    ports = {port: (value, None) for port, _, value in _flat(component)}
+    return verilog.convert(component, name=name, ports=ports, emit_src=False, strip_internal_attrs=True)

@@ -1,0 +1,1 @@
+"""Gateware that would be useful in any project."""

@@ -1,0 +1,1 @@
+"""Simulation of the gateware: helpers for `amaranth.sim`, and the Verilated device behind the driver's transport."""
