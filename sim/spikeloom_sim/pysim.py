@@ -49,7 +49,7 @@ def simulate(dut, *benches: Callable[..., Awaitable[None]], limit: int = 100_000
     limit : int
         Cycles after which the simulation fails, naming the benches that still run.
     background : iterable of async functions
-        Benches whose end nobody waits for.
+        Benches whose end nobody waits for; in each cycle they act first.
     vcd : str, optional
         Write waves to this file.
     """
@@ -71,10 +71,10 @@ def simulate(dut, *benches: Callable[..., Awaitable[None]], limit: int = 100_000
 
     simulator = Simulator(dut)
     simulator.add_clock(PERIOD)
-    for index, bench in enumerate(benches):
-        simulator.add_testbench(tracked(index, bench))
     for bench in background:
         simulator.add_testbench(bench, background=True)
+    for index, bench in enumerate(benches):
+        simulator.add_testbench(tracked(index, bench))
     simulator.add_testbench(watchdog)
     if vcd is None:
         simulator.run()
