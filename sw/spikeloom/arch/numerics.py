@@ -78,7 +78,7 @@ def winners(biased, eligible, k):
     """
     n = biased.shape[1]
     key = np.asarray(biased, np.int64) * n + np.arange(n)[None, :]
-    key = np.where(eligible, key, np.iinfo(np.int64).min)
+    key = np.where(eligible, key, -(1 << 62))  # its negative still fits 64 bits
     order = np.argsort(-key, axis=1, kind="stable")[:, :k] if n else np.zeros((biased.shape[0], 0), np.int64)
     return [row[mask] for row, mask in zip(order, np.take_along_axis(eligible, order, axis=1))]
 
