@@ -1,0 +1,1 @@
+"""What the network computes: the float model (torch), its integer twin and the emulated device (numpy alone)."""

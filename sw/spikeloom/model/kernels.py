@@ -1,0 +1,98 @@
+"""Fast exact forms of the operators of `arch.numerics`, for one token; tests hold them equal to those.
+
+Sums are float32: every integer here stays below 2^24 (`compiler.lower` proves 23 bits), so that BLAS adds exactly.
+"""
+
+import numpy as np
+
+from ..arch.config import RECENCY_OFF, THRESHOLD_FRACTION
+
+#: From this many weights on, silent rows are left out instead of multiplied by zero.
+_SPARSE_FROM = 1 << 17
+
+
+def threshold_table(base, step, levels):
+    """Integer thresholds of `numerics.ni_lif`: acc fires level d iff acc >= table[d].
+
+    base int32 [C], step uint24 [C]; levels int, or int [C] when channels differ. Returns float32 [max(levels), C];
+    infinity where a channel has fewer levels.
+    """
+    base, step, levels = (np.asarray(x, np.int64) for x in (base, step, levels))
+    depth = np.arange(int(levels.max()))[:, None]
+    scaled = base + depth * step
+    table = (-(-scaled >> THRESHOLD_FRACTION)).astype(np.float32)  # ceiling: acc 2^F >= T iff acc >= ceil(T / 2^F)
+    return np.where(depth < levels, table, np.float32(np.inf))
+
+
+def fire(acc, table):
+    """Levels of each channel: number of thresholds reached. acc float32 [C], table [D, C] -> float32 [C]."""
+    return (acc >= table).sum(axis=0, dtype=np.float32)
+
+
+def sums(levels, weights):
+    """levels @ weights, leaving silent rows out where that pays. float32 [n_in], [n_in, n_out] -> [n_out]."""
+    if weights.size >= _SPARSE_FROM:
+        spoke = np.flatnonzero(levels)
+        if 2 * spoke.size < levels.size:
+            return levels[spoke] @ weights[spoke]
+    return levels @ weights
+
+
+class WinnerTakeAll:
+    """The competition of one layer, for all heads at once.
+
+    Parameters
+    ----------
+    k : int
+        Winners per head.
+    shifts : sequence of int
+        Left shift of the winner of each rank.
+    recency : sequence of int
+        Recency shift per head; RECENCY_OFF: none.
+    overlap : bool
+        Winners need a raw score above zero.
+    context : int
+        Most positions.
+    """
+
+    def __init__(self, k, shifts, recency, overlap, context):
+        self.k, self.overlap, self.heads = k, overlap, len(recency)
+        self._weights = (1 << np.asarray(shifts[:k], np.int64)).astype(np.float32)[:, None]
+        distance = np.arange(context)[None, :]
+        shift = np.asarray(recency, np.int64)[:, None]
+        # Newest position last: the penalty of n positions is the tail of this table.
+        self._penalty = np.where(shift == RECENCY_OFF, 0, distance >> shift)[:, ::-1].astype(np.int64)
+        self._context = context
+        self._head = np.arange(self.heads)[:, None]
+
+    def choose(self, raw):
+        """Winners of each head, best first.
+
+        raw float32 [H, n], all n positions unmasked, the newest last. Returns (positions int64 [H, m], valid bool
+        [H, m], ties int, biased int64 [H, n]); m is at most k; ties counts heads whose last winner and first loser
+        have equal scores.
+        """
+        n = raw.shape[1]
+        biased = raw.astype(np.int64) - self._penalty[:, self._context - n:]
+        key = biased * n + np.arange(n)
+        if self.overlap:
+            key = np.where(raw > 0, key, np.iinfo(np.int64).min)
+        if n > self.k + 1:
+            best = np.argpartition(key, n - self.k - 1, axis=1)[:, n - self.k - 1:]
+        else:
+            best = np.broadcast_to(np.arange(n), (self.heads, n))
+        order = np.argsort(-np.maximum(key[self._head, best], -(1 << 62)), axis=1)
+        best = best[self._head, order]
+        valid = raw[self._head, best] > 0 if self.overlap else np.ones(best.shape, bool)
+        ties = 0
+        if n > self.k:
+            scores = biased[self._head, best[:, self.k - 1:self.k + 1]]
+            ties = int(np.count_nonzero((scores[:, 0] == scores[:, 1]) & valid[:, self.k]))
+        return best[:, :self.k], valid[:, :self.k], ties, biased
+
+    def gather(self, values, positions, valid):
+        """Sum over winners of v << shift of the rank. values float32 [N, H, d] -> float32 [H, d]."""
+        won = values[positions, self._head] * self._weights[:positions.shape[1]]  # [H, m, d]
+        if self.overlap:
+            won = won * valid[:, :, None]
+        return won.sum(axis=1)

@@ -1,0 +1,81 @@
+"""A released model: a folder with `model.safetensors`, `config.json`, `tokenizer.json` and a card."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..arch.config import ModelConfig
+from .integer_model import check_tensors, tensor_shapes
+
+#: Models that come with the package.
+MODELS = Path(__file__).resolve().parent.parent / "models"
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """Integers of a trained model and what the host needs beside them."""
+
+    config: ModelConfig
+    tensors: dict[str, np.ndarray]
+    #: Units of a logit per nat.
+    logit_scale: float
+    #: Text of `tokenizer.json`; None: the model has none.
+    tokenizer_json: str | None = None
+
+
+def available(folder: Path = MODELS) -> list[str]:
+    """Names of the models in a folder of models."""
+    return sorted(path.parent.name for path in folder.glob("*/model.safetensors"))
+
+
+def find(name: str) -> Path:
+    """Folder of a model that comes with the package, or a folder given as it is.
+
+    Raises
+    ------
+    ValueError
+        Names the models that exist.
+    """
+    for folder in (MODELS / name, Path(name)):
+        if (folder / "model.safetensors").is_file():
+            return folder
+    raise ValueError(f"There is no model {name!r}; there are: {', '.join(available()) or 'none'}.")
+
+
+def save(folder: Path, model: StoredModel) -> None:
+    """Write a model folder; the card is left alone."""
+    from safetensors.numpy import save_file
+
+    check_tensors(model.config, model.tensors)
+    folder.mkdir(parents=True, exist_ok=True)
+    shapes = tensor_shapes(model.config)
+    save_file({name: np.ascontiguousarray(model.tensors[name], dtype) for name, (_, dtype) in shapes.items()},
+              folder / "model.safetensors")
+    config = {"model": model.config.to_dict(), "logit_scale": model.logit_scale}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if model.tokenizer_json is not None:
+        (folder / "tokenizer.json").write_text(model.tokenizer_json, encoding="utf-8")
+
+
+def load(folder: Path) -> StoredModel:
+    """Read a model folder.
+
+    Raises
+    ------
+    ValueError
+        When a file is missing or damaged, or a tensor does not fit the config.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config, logit_scale = ModelConfig.from_dict(fields["model"]), float(fields["logit_scale"])
+        tensors = load_file(folder / "model.safetensors")
+    except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
+        raise ValueError(f"The model folder {folder} cannot be read: {error}.") from error
+    check_tensors(config, tensors)
+    tokenizer = folder / "tokenizer.json"
+    return StoredModel(config, tensors, logit_scale, tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else None)

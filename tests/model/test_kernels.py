@@ -1,0 +1,60 @@
+"""The fast operators are the operators of `arch.numerics`."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spikeloom.arch import numerics
+from spikeloom.model.kernels import WinnerTakeAll, fire, sums, threshold_table
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+@given(seed=SEEDS, levels=st.integers(1, 8))
+@settings(max_examples=60, deadline=None)
+def test_fire_is_ni_lif(seed, levels):
+    rng = np.random.default_rng(seed)
+    acc = rng.integers(-(1 << 23), 1 << 23, 40)
+    near = acc * 256 + rng.integers(-300, 300, 40)
+    base = np.where(rng.random(40) < 0.7, near, rng.integers(-(1 << 31), 1 << 31, 40)).clip(-(1 << 31), (1 << 31) - 1)
+    step = rng.integers(0, 1 << rng.integers(1, 25), 40)
+    expected = numerics.ni_lif(acc, base, step, levels)
+    assert (fire(acc.astype(np.float32), threshold_table(base, step, levels)) == expected).all()
+
+
+def test_levels_may_differ_between_channels():
+    table = threshold_table([0, 0], [0, 0], [1, 3])
+    assert fire(np.float32([5, 5]), table).tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.9])
+def test_sums_are_exact_whether_rows_are_skipped_or_not(share):
+    rng = np.random.default_rng(7)
+    levels = rng.integers(1, 9, 512) * (rng.random(512) < share)
+    weights = rng.integers(-127, 128, (512, 512))
+    assert (sums(levels.astype(np.float32), weights.astype(np.float32)) == levels @ weights).all()
+
+
+@given(seed=SEEDS, overlap=st.booleans(), k=st.integers(1, 8), n=st.integers(1, 32))
+@settings(max_examples=150, deadline=None)
+def test_competition(seed, overlap, k, n):
+    rng = np.random.default_rng(seed)
+    heads, width, context = 3, 4, 32
+    recency = rng.choice([0, 1, 3, 15], heads)
+    shifts = rng.integers(0, 8, k)
+    q, keys = rng.integers(0, 2, (heads, width)), rng.integers(0, 2, (n, heads, width))
+    values = rng.integers(0, 9, (n, heads, width))
+    raw = numerics.raw_scores(q, keys)
+    biased = numerics.biased_scores(raw, np.arange(n)[::-1], recency)
+    eligible = raw > 0 if overlap else np.ones_like(raw, bool)
+    expected = numerics.winners(biased, eligible, k)
+
+    unit = WinnerTakeAll(k, [int(shifts.max()) - s for s in shifts], recency, overlap, context)
+    positions, valid, ties, got_biased = unit.choose(raw.astype(np.float32))
+    assert (got_biased == biased).all()
+    assert [row[mask].tolist() for row, mask in zip(positions, valid)] == [row.tolist() for row in expected]
+    gathered = unit.gather(values.astype(np.float32), positions, valid)
+    assert (gathered == numerics.gather(values, expected, shifts)).all()
+    longer = numerics.winners(biased, eligible, k + 1)
+    assert ties == sum(len(row) > k and biased[h, row[k - 1]] == biased[h, row[k]] for h, row in enumerate(longer))
