@@ -1,0 +1,1 @@
+"""What decides when and where: scheduling, loading, recording."""

@@ -1,0 +1,1 @@
+"""What changes values: sums, neurons, attention."""

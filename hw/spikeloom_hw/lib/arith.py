@@ -1,0 +1,95 @@
+"""Combinational arithmetic without multipliers, and selections that need none to find their offset."""
+
+from collections.abc import Sequence
+
+from amaranth.hdl import Array, Cat, Const, Mux, Shape, Value, signed, unsigned
+from amaranth.utils import exact_log2
+
+
+def _bounds(shape: Shape) -> tuple[int, int]:
+    """Smallest and largest value of a shape."""
+    if shape.signed:
+        return -(1 << (shape.width - 1)), (1 << (shape.width - 1)) - 1
+    return 0, (1 << shape.width) - 1
+
+
+def _narrow(value: Value, low: int, high: int) -> Value:
+    """The value in the smallest shape that holds low..high, which it is known to keep to."""
+    if low < 0:
+        width = max((~low).bit_length(), high.bit_length()) + 1
+        return value.as_signed() if width >= len(value) else value[:width].as_signed()
+    return value.as_unsigned()[:max(1, high.bit_length())]
+
+
+def adder_tree(values: Sequence) -> Value:
+    """Sum of values in a balanced tree; every node is just wide enough for what can arrive.
+
+    Signed and unsigned values may be mixed. The sum of nothing is a zero of one bit.
+    """
+    nodes = [(Value.cast(value), *_bounds(Value.cast(value).shape())) for value in values]
+    if not nodes:
+        return Const(0, 1)
+    while len(nodes) > 1:
+        pairs = [_add(*nodes[i:i + 2]) for i in range(0, len(nodes) - 1, 2)]
+        nodes = pairs + nodes[len(pairs) * 2:]
+    return nodes[0][0]
+
+
+def _add(a: tuple, b: tuple) -> tuple:
+    low, high = a[1] + b[1], a[2] + b[2]
+    return _narrow(a[0] + b[0], low, high), low, high
+
+
+def popcount(value) -> Value:
+    """Number of ones, in the smallest width that holds it."""
+    return adder_tree(list(Value.cast(value)))
+
+
+def saturate(value, width: int) -> Value:
+    """A signed value clipped to `width` signed bits."""
+    value = Value.cast(value)
+    low, high = -(1 << (width - 1)), (1 << (width - 1)) - 1
+    if len(value) <= width:
+        return value.as_signed()
+    sign = value[-1]
+    fits = (value[width - 1:] == 0) | value[width - 1:].all()
+    return Mux(fits, value[:width].as_signed(), Mux(sign, Const(low, signed(width)), Const(high, signed(width)))).as_signed()
+
+
+def shift_add_product(value, small) -> Value:
+    """Unsigned value times a narrow unsigned one, as a sum of gated shifts."""
+    value, small = Value.cast(value), Value.cast(small)
+    terms = [Mux(bit, value << place, Const(0, unsigned(1))) for place, bit in enumerate(small)]
+    return adder_tree(terms)[:len(value) + len(small)]
+
+
+def rotate_left(value, places: int) -> Value:
+    """The value rotated left by a constant."""
+    value = Value.cast(value)
+    places %= len(value)
+    return Cat(value[len(value) - places:], value[:len(value) - places]) if places else value
+
+
+def select_field(value, index, width: int) -> Value:
+    """Field `index` of `width` bits each; `word_select` with a signal would multiply index by width."""
+    value, index = Value.cast(value), Value.cast(index)
+    if width & (width - 1) == 0:
+        return value.bit_select(Cat(Const(0, exact_log2(width)), index), width) if width > 1 else value.bit_select(index, 1)
+    return Array([value[i:i + width] for i in range(0, len(value), width)])[index]
+
+
+def find_first(value) -> tuple[Value, Value, Value]:
+    """Lowest one of a value: (there is one, there are several, its index); a tree, no carry chain.
+
+    The width of the value is a power of two, at least 2; the index is meaningless where there is no one.
+    """
+    nodes = [(bit, Const(0, 1), None) for bit in Value.cast(value)]
+    exact_log2(len(nodes))
+    while len(nodes) > 1:
+        nodes = [_first_of(*nodes[i:i + 2]) for i in range(0, len(nodes), 2)]
+    return nodes[0]
+
+
+def _first_of(low: tuple, high: tuple) -> tuple:
+    index = ~low[0] if low[2] is None else Cat(Mux(low[0], low[2], high[2]), ~low[0])
+    return low[0] | high[0], low[1] | high[1] | (low[0] & high[0]), index

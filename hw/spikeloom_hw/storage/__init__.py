@@ -1,0 +1,1 @@
+"""What keeps data: buffers, tables, weight rows."""
