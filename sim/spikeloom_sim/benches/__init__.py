@@ -1,0 +1,1 @@
+"""Designs made for verification, and the cocotb benches that run on them."""
