@@ -1,0 +1,247 @@
+"""Runs the program over tokens: the token loop, commands one after another, ends and errors."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from spikeloom.arch.commands import COMMAND_BITS, Opcode
+from spikeloom.arch.config import AcceleratorConfig
+from spikeloom.arch.layout import RING_RECORD, TRACE_RECORD
+from spikeloom.arch.registers import ErrorCode, Mode, Reason, State
+
+from .command_check import fields_of
+from .fetch import Fetch
+
+#: Commands whose output the trace records.
+TRACED = (Opcode.EMBED, Opcode.FIRE, Opcode.LINEAR, Opcode.ATTEND)
+
+
+class Sequencer(wiring.Component):
+    """Dispatches commands to the units and loops them over tokens.
+
+    Touches no weights, spikes or sums. One command runs at a time; each unit answers a start pulse with a done pulse.
+
+    Parameters
+    ----------
+    cfg : AcceleratorConfig
+
+    Members
+    -------
+    start, stop, clear_context : In(1)
+        The host's pulses.
+    run_mode, ignore_end, trace, boot_entry, token_entry, vocabulary, context, n_prompt, n_new, end_token, watchdog,
+    image_bytes : In
+        Registers of the same names; static during a run.
+    program_address, program_word : Out, In(256)
+        Program memory, one cycle.
+    prompt_address, prompt_token : Out, In(16)
+        Prompt memory, one cycle.
+    fault, fault_code, fault_address : In
+        A unit or the bus reports an error.
+    command, command_index : Out
+        The command being run.
+    token, position, target : Out(16)
+        The token being processed, its position, and (scoring) the token that follows it.
+    go : Out(8)
+        Start pulse, one bit per opcode.
+    unit_done : In(1)
+        The unit of the running command is done.
+    first_logits : Out(1)
+        Pulse before the first logits of a token.
+    picked, picked_logit, best_id, best_logit, target_logit : In
+        Result of PICK.
+    o_token : Out(stream of token records), o_trace : Out(stream of trace records)
+    checksum : In(32), checksum_clear : Out(1)
+    flushed : In(1)
+        Every record has reached memory.
+    busy, finished, state, reason, error_code, error_command, error_position, error_address : Out
+        For the status registers; `finished` is a pulse.
+    token_done, command_done : Out(1)
+        For the counters.
+
+    Latency
+    -------
+    Two cycles from one command's done to the next one's start when the fetch is ahead.
+    """
+
+    def __init__(self, *, cfg: AcceleratorConfig):
+        self.cfg = cfg
+        logit = signed(cfg.acc_width)
+        super().__init__({
+            "start": In(1), "stop": In(1), "clear_context": In(1),
+            "run_mode": In(2), "ignore_end": In(1), "trace": In(1), "boot_entry": In(16), "token_entry": In(16),
+            "vocabulary": In(16), "context": In(16), "n_prompt": In(16), "n_new": In(16), "end_token": In(16),
+            "watchdog": In(32), "image_bytes": In(32),
+            "program_address": Out(16), "program_word": In(COMMAND_BITS),
+            "prompt_address": Out(16), "prompt_token": In(16),
+            "fault": In(1), "fault_code": In(4), "fault_address": In(32),
+            "command": Out(COMMAND_BITS), "command_index": Out(12),
+            "token": Out(16), "position": Out(16), "target": Out(16),
+            "go": Out(len(Opcode)), "unit_done": In(1), "first_logits": Out(1),
+            "picked": In(16), "picked_logit": In(logit), "best_id": In(16), "best_logit": In(logit), "target_logit": In(logit),
+            "o_token": Out(stream.Signature(8 * RING_RECORD.size)), "o_trace": Out(stream.Signature(8 * TRACE_RECORD.size)),
+            "checksum": In(32), "checksum_clear": Out(1), "flushed": In(1),
+            "busy": Out(1), "finished": Out(1), "state": Out(3), "reason": Out(4), "error_code": Out(4),
+            "error_command": Out(12), "error_position": Out(16), "error_address": Out(32),
+            "token_done": Out(1), "command_done": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.fetch = fetch = Fetch(cfg=self.cfg)
+        m.d.comb += [
+            self.program_address.eq(fetch.address), fetch.i_data.eq(self.program_word),
+            fetch.context.eq(self.context), fetch.image_bytes.eq(self.image_bytes),
+        ]
+        self._index, self._wanted, self._stop, self._failed = Signal(16), Signal(), Signal(), Signal()
+        self._elapsed = Signal(32)
+        self._own_fault, self._own_code, self._own_address = Signal(), Signal(4), Signal(32)
+        self._build_records(m)
+        with m.If(self.busy):
+            m.d.sync += self._elapsed.eq(self._elapsed + 1)
+        with m.If(~self._failed):
+            self._build_token_loop(m, fetch)
+        self._build_faults(m)
+        return m
+
+    # -- records ------------------------------------------------------------------------------------------------
+
+    def _build_records(self, m):
+        """Hold one token record and one trace record until the recorder takes them."""
+        self._token_push, self._trace_push, self._trace_wait = Signal(), Signal(), Signal()
+        for out in (self.o_token, self.o_trace):
+            with m.If(out.ready):
+                m.d.sync += out.valid.eq(0)
+        scoring = self.run_mode == Mode.SCORE
+        token, logit, best = Signal(32), Signal(signed(32)), Signal(signed(32))
+        m.d.comb += [token.eq(Mux(scoring, self.best_id, self.picked)),
+                     logit.eq(Mux(scoring, self.target_logit, self.picked_logit)), best.eq(self.best_logit)]
+        with m.If(self._token_push):
+            m.d.sync += [self.o_token.valid.eq(1), self.o_token.payload.eq(Cat(token, self.position, Const(0, 16), logit, best))]
+        # The checksum of a command is complete one cycle after its last result.
+        index = Signal(12)
+        with m.If(self._trace_push):
+            m.d.sync += [self._trace_wait.eq(1), index.eq(self.command_index)]
+        with m.If(self._trace_wait & (~self.o_trace.valid | self.o_trace.ready)):
+            m.d.sync += [self._trace_wait.eq(0), self.o_trace.valid.eq(1),
+                         self.o_trace.payload.eq(Cat(self.checksum, index, Const(0, 4), self.position))]
+
+    # -- tokens and commands ------------------------------------------------------------------------------------
+
+    def _build_token_loop(self, m, fetch):
+        command = fields_of(fetch.command)
+        scoring, booting = self.run_mode == Mode.SCORE, self.run_mode == Mode.BOOT
+        last_of_prompt = self._index + 1 >= self.n_prompt
+        opcode = Signal(4)
+        m.d.comb += opcode.eq(self.command[:4])
+        generated = Signal(16)
+        with m.If(self.stop):
+            m.d.sync += self._stop.eq(1)
+        with m.If(self.clear_context & ~self.busy):
+            m.d.sync += self.position.eq(0)
+        m.d.comb += self.prompt_address.eq(self._index)
+
+        def finish(reason):
+            m.d.sync += self.reason.eq(reason)
+            m.next = "FLUSH"
+
+        with m.FSM(name="sequencer") as fsm:
+            with m.State("IDLE"):
+                with m.If(self.start):
+                    m.d.sync += [self.reason.eq(Reason.NONE), self._index.eq(0), generated.eq(0), self._stop.eq(0),
+                                 self._elapsed.eq(0)]
+                    m.d.comb += [fetch.redirect.eq(1), fetch.target.eq(self.boot_entry)]
+                    m.next = "DISPATCH"
+                    with m.If(~booting):
+                        m.next = "NEXT"
+            with m.State("NEXT"):
+                m.d.sync += self._elapsed.eq(0)
+                m.next = "READ"
+                with m.If(self._stop):
+                    finish(Reason.STOPPED)
+                with m.Elif(scoring & (self._index >= self.n_prompt)):
+                    finish(Reason.SCORED)
+                with m.Elif(~scoring & (self._index >= self.n_prompt) & (generated >= self.n_new)):
+                    finish(Reason.COUNT)
+                with m.Elif(self.position >= self.context):
+                    finish(Reason.CONTEXT_FULL)
+            with m.State("READ"):
+                m.d.comb += self.prompt_address.eq(self._index + 1)
+                m.d.sync += self.token.eq(Mux(self._index < self.n_prompt, self.prompt_token, self.picked))
+                m.next = "CHECK"
+            with m.State("CHECK"):
+                m.d.sync += [self.target.eq(self.prompt_token),
+                             self._wanted.eq(Mux(scoring, ~last_of_prompt, last_of_prompt & (self.n_new != 0)))]
+                m.d.comb += [fetch.redirect.eq(1), fetch.target.eq(self.token_entry), self.first_logits.eq(1)]
+                m.next = "DISPATCH"
+                with m.If((self.token >= self.vocabulary) | (self.vocabulary > self.cfg.max_vocabulary)
+                          | (self.context > self.cfg.max_context)):
+                    m.d.comb += [self._own_fault.eq(1), self._own_code.eq(ErrorCode.BAD_TOKEN), self._own_address.eq(self.token)]
+            with m.State("DISPATCH"):
+                with m.If(fetch.valid & (fetch.code != 0)):
+                    m.d.sync += self.command_index.eq(fetch.index)
+                    m.d.comb += [self._own_fault.eq(1), self._own_code.eq(fetch.code), self._own_address.eq(fetch.index)]
+                with m.Elif(fetch.valid):
+                    m.d.comb += fetch.take.eq(1)
+                    m.d.sync += [self.command.eq(fetch.command), self.command_index.eq(fetch.index), self._elapsed.eq(0)]
+                    m.next = "START"
+                    with m.If(command.opcode == Opcode.HALT):
+                        m.next = "TOKEN_END"
+                        with m.If(booting):
+                            finish(Reason.BOOTED)
+                    with m.Elif(command.head & ~self._wanted):
+                        m.next = "DISPATCH"
+            with m.State("START"):
+                # The record of the command before must be made: its checksum register is about to be cleared.
+                with m.If(~self._trace_wait):
+                    m.d.comb += [self.go.bit_select(opcode, 1).eq(1), self.checksum_clear.eq(1)]
+                    m.next = "RUN"
+            with m.State("RUN"):
+                with m.If(self.unit_done):
+                    m.d.comb += self.command_done.eq(1)
+                    m.next = "DISPATCH"
+                    traced = Cat(opcode == code for code in TRACED).any()
+                    m.d.comb += self._trace_push.eq(self.trace & traced)
+                    with m.If(opcode == Opcode.PICK):
+                        m.next = "PICKED"
+            with m.State("PICKED"):
+                with m.If(~self.o_token.valid):
+                    m.d.comb += self._token_push.eq(1)
+                    m.next = "DISPATCH"
+            with m.State("TOKEN_END"):
+                m.d.comb += self.token_done.eq(1)
+                m.d.sync += [self.position.eq(self.position + 1), self._index.eq(self._index + 1)]
+                m.next = "NEXT"
+                with m.If(~scoring & self._wanted):
+                    m.d.sync += generated.eq(generated + 1)
+                    with m.If((self.picked == self.end_token) & ~self.ignore_end):
+                        finish(Reason.END_TOKEN)
+            with m.State("FLUSH"):
+                with m.If(self.flushed & ~self.o_token.valid & ~self.o_trace.valid & ~self._trace_wait):
+                    m.d.comb += self.finished.eq(1)
+                    m.next = "IDLE"
+            idle = fsm.ongoing("IDLE")
+        m.d.comb += [
+            self.busy.eq(~idle),
+            self.state.eq(Mux(idle, State.IDLE, Mux(self._stop, State.STOPPING, State.RUN))),
+        ]
+
+    # -- faults -------------------------------------------------------------------------------------------------
+
+    def _build_faults(self, m):
+        """The first fault freezes the sequencer until a reset; the watchdog is one of them."""
+        code, address = Signal(4), Signal(32)
+        expired = self.busy & (self._elapsed >= self.watchdog)
+        with m.If(self._own_fault):
+            m.d.comb += [code.eq(self._own_code), address.eq(self._own_address)]
+        with m.Elif(self.fault & (self.busy | self.start | (self.fault_code == ErrorCode.BUS_DEAD))):
+            m.d.comb += [code.eq(self.fault_code), address.eq(self.fault_address)]
+        with m.Elif(expired):
+            m.d.comb += code.eq(ErrorCode.WATCHDOG)
+        with m.If((code != 0) & ~self._failed):
+            m.d.sync += [self._failed.eq(1), self.error_code.eq(code), self.error_address.eq(address),
+                         self.error_position.eq(self.position), self.reason.eq(Reason.FAILED)]
+            m.d.comb += self.finished.eq(1)
+        with m.If(self._failed):
+            m.d.comb += [self.state.eq(State.ERROR), self.finished.eq(self.start)]
+        m.d.comb += self.error_command.eq(self.command_index)

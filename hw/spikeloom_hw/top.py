@@ -1,0 +1,351 @@
+"""The whole core: a list of submodules and their connections."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, ResetInserter, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from spikeloom.arch.commands import COMMAND_WORDS, Opcode
+from spikeloom.arch.config import RESIDUAL_WIDTH, AcceleratorConfig
+from spikeloom.arch.registers import COUNTERS, MAGIC, VERSION, ErrorCode, register_map
+
+from .bus.axi import AxiLiteSignature, AxiSignature
+from .bus.axi_reader import AxiReader
+from .bus.axi_writer import AxiWriter
+from .bus.csr import RegisterFile
+from .control.checksum import Checksum
+from .control.command_check import fields_of
+from .control.counters import Counters
+from .control.dumper import Dumper
+from .control.loader import Loader
+from .control.recorder import Recorder
+from .control.reset_controller import ResetController
+from .control.row_scheduler import RowScheduler
+from .control.sequencer import Sequencer
+from .datapath.attention_unit import AttentionUnit
+from .datapath.neuron_unit import NeuronUnit, Source, Target
+from .datapath.pick_unit import PickUnit
+from .datapath.spike_engine import SpikeEngine
+from .storage.parameter_table import ParameterTable
+from .storage.residual_buffer import ResidualBuffer
+from .storage.row_source import RowSource
+from .storage.spike_buffer import SpikeBuffer
+from .storage.window_memory import WindowMemory
+
+#: Beats that may be on their way from memory: more than its latency in cycles.
+OUTSTANDING_BEATS = 256
+
+
+class Top(wiring.Component):
+    """A spiking transformer that writes text: AXI4-Lite registers, one AXI manager, one interrupt.
+
+    Parameters
+    ----------
+    cfg : AcceleratorConfig
+
+    Members
+    -------
+    s_axil : In(AxiLiteSignature)
+        Registers: `arch.registers.register_map`.
+    m_axi : Out(AxiSignature)
+        Image, token records, traces.
+    irq : Out(1)
+        Level; a run ended.
+
+    Reference
+    ---------
+    `spikeloom.model.emulator`.
+    """
+
+    def __init__(self, cfg: AcceleratorConfig):
+        self.cfg = cfg
+        self.registers = register_map(cfg)
+        self.csr = RegisterFile(self.registers)
+        self.bus = {"address_width": cfg.address_width, "data_width": cfg.data_width, "axi3": cfg.axi3}
+        super().__init__({
+            "s_axil": In(AxiLiteSignature(address_width=12)), "m_axi": Out(AxiSignature(**self.bus)), "irq": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        self._build_submodules(m)
+        self.command = fields_of(self.sequencer.command)
+        self._build_bus(m)
+        self._build_control(m)
+        self._build_windows(m)
+        self._build_linear(m)
+        self._build_results(m)
+        self._build_attention(m)
+        self._build_pick(m)
+        self._build_records(m)
+        self._build_status(m)
+        self._build_counters(m)
+        return m
+
+    def _build_submodules(self, m):
+        """What a soft reset clears sits behind one ResetInserter; registers, bus and counters do not."""
+        cfg = self.cfg
+        m.submodules.csr = self.csr
+        connect(m, flipped(self.s_axil), self.csr.bus)
+        m.submodules.reset = self.reset = ResetController()
+        m.submodules.counters = self.counters = Counters()
+        m.submodules.reader = self.reader = AxiReader(
+            **self.bus, max_outstanding_beats=OUTSTANDING_BEATS, max_outstanding_bursts=32)
+        m.submodules.writer = self.writer = AxiWriter(**self.bus)
+        m.submodules.program = self.program = WindowMemory(depth=cfg.program_words, part_width=32, parts=COMMAND_WORDS)
+        m.submodules.prompt = self.prompt = WindowMemory(depth=cfg.max_context + 1, part_width=16)
+        core = {
+            "sequencer": Sequencer(cfg=cfg), "scheduler": RowScheduler(cfg=cfg), "rows": RowSource(cfg=cfg),
+            "engine": SpikeEngine(cfg=cfg), "neurons": NeuronUnit(cfg=cfg), "residual": ResidualBuffer(cfg=cfg),
+            "spikes0": SpikeBuffer(cfg=cfg), "spikes1": SpikeBuffer(cfg=cfg), "parameters": ParameterTable(cfg=cfg),
+            "attention": AttentionUnit(cfg=cfg), "pick": PickUnit(cfg=cfg), "loader": Loader(cfg=cfg),
+            "recorder": Recorder(cfg=cfg), "dumper": Dumper(cfg=cfg), "checksum": Checksum(cfg=cfg),
+        }
+        for name, component in core.items():
+            m.submodules[name] = ResetInserter(self.reset.core_reset)(component)
+            setattr(self, name, component)
+
+    def _build_bus(self, m):
+        """One read channel shared by loader and streamed rows (never busy together), one write channel."""
+        csr, cfg = self.csr, self.cfg
+        for name in self.m_axi.signature.members:
+            manager = self.writer if name[0] in "awb" and not name.startswith("ar") else self.reader
+            outer, inner = getattr(self.m_axi, name), getattr(manager.m_axi, name)
+            m.d.comb += outer.eq(inner) if self.m_axi.signature.members[name].flow is Out else inner.eq(outer)
+        self.image_base = Signal(cfg.address_width)
+        m.d.comb += self.image_base.eq(Cat(csr.image_base_lo_value, csr.image_base_hi_value))
+        loading = Signal()
+        m.d.comb += loading.eq(self.command.opcode == Opcode.LOAD)
+        request, offset = self.reader.i_request, Signal(cfg.address_width)
+        for chosen, source in ((loading, self.loader), (~loading, self.rows)):
+            with m.If(chosen):
+                m.d.comb += [
+                    request.valid.eq(source.o_request.valid), source.o_request.ready.eq(request.ready),
+                    offset.eq(source.o_request.payload.address), request.payload.beats.eq(source.o_request.payload.beats),
+                    source.i_beat.valid.eq(self.reader.o_beat.valid), self.reader.o_beat.ready.eq(source.i_beat.ready),
+                    source.i_beat.payload.eq(self.reader.o_beat.payload),
+                ]
+        m.d.comb += request.payload.address.eq(self.image_base + offset)
+        connect(m, self.recorder.o, self.writer.i)
+        for manager in (self.reader, self.writer):
+            m.d.comb += [manager.timeout.eq(csr.bus_timeout_value), manager.drain.eq(self.reset.drain)]
+        m.d.comb += [
+            self.reset.request.eq(csr.control_reset), self.reset.drained.eq(self.reader.drained & self.writer.drained),
+            self.reset.bus_dead.eq(self.reader.bus_dead | self.writer.bus_dead),
+        ]
+
+    def _build_control(self, m):
+        """Registers to the sequencer, start pulses to the units, their done pulses back, faults."""
+        csr, seq, c = self.csr, self.sequencer, self.command
+        m.d.comb += [
+            seq.start.eq(csr.control_start), seq.stop.eq(csr.control_stop), seq.clear_context.eq(csr.control_clear_context),
+            seq.run_mode.eq(csr.mode_run), seq.ignore_end.eq(csr.mode_ignore_end), seq.trace.eq(csr.mode_trace),
+            seq.boot_entry.eq(csr.entries_boot), seq.token_entry.eq(csr.entries_token),
+            seq.vocabulary.eq(csr.limits_vocabulary), seq.context.eq(csr.limits_context),
+            seq.n_prompt.eq(csr.run_n_prompt), seq.n_new.eq(csr.run_n_new), seq.end_token.eq(csr.end_token_id),
+            seq.watchdog.eq(csr.watchdog_value), seq.image_bytes.eq(csr.image_bytes_value),
+        ]
+        go = {opcode: seq.go[opcode] for opcode in Opcode}
+        linear = go[Opcode.EMBED] | go[Opcode.LINEAR]
+        opcode = c.opcode
+        attended = self.attention.done
+        m.d.comb += [
+            self.scheduler.start.eq(linear), self.attention.start.eq(go[Opcode.ATTEND]), self.loader.start.eq(go[Opcode.LOAD]),
+            self.pick.start.eq(go[Opcode.PICK]), self.dumper.start.eq(go[Opcode.DUMP]),
+            self.neurons.start.eq(linear | go[Opcode.FIRE] | attended),
+        ]
+        with m.Switch(opcode):
+            with m.Case(Opcode.LOAD):
+                m.d.comb += seq.unit_done.eq(self.loader.done)
+            with m.Case(Opcode.PICK):
+                m.d.comb += seq.unit_done.eq(self.pick.done)
+            with m.Case(Opcode.DUMP):
+                m.d.comb += seq.unit_done.eq(self.dumper.done)
+            with m.Default():
+                m.d.comb += seq.unit_done.eq(self.neurons.done)
+        saturated = Signal()
+        m.d.comb += saturated.eq((self.neurons.n_saturated != 0) & csr.mode_stop_on_saturation)
+        faults = [
+            (self.reader.bus_dead | self.writer.bus_dead, ErrorCode.BUS_DEAD, 0),
+            (self.rows.error_valid, ErrorCode.BAD_ADDRESS, self.rows.error_address),
+            (self.reader.error.valid, ErrorCode.BUS_READ, self.reader.error.address),
+            (self.writer.error.valid, ErrorCode.BUS_WRITE, self.writer.error.address),
+            (saturated, ErrorCode.SATURATION, 0),
+        ]
+        for valid, code, address in reversed(faults):
+            with m.If(valid):
+                m.d.comb += [seq.fault.eq(1), seq.fault_code.eq(code), seq.fault_address.eq(address)]
+
+    def _build_windows(self, m):
+        csr, seq = self.csr, self.sequencer
+        for window, index, value in ((self.program, "program_index_value", "program_data_value"),
+                                     (self.prompt, "prompt_index_value", "prompt_data_token")):
+            m.d.comb += [
+                window.index.eq(getattr(csr, index)), window.index_strobe.eq(getattr(csr, f"{index}_strobe")),
+                window.data.eq(getattr(csr, value)), window.data_strobe.eq(getattr(csr, f"{value}_strobe")),
+            ]
+        m.d.comb += [
+            self.program.address.eq(seq.program_address), seq.program_word.eq(self.program.o_data),
+            self.prompt.address.eq(seq.prompt_address), seq.prompt_token.eq(self.prompt.o_data),
+        ]
+
+    def _build_linear(self, m):
+        """Spikes -> events -> weights -> sums; EMBED is the same path with rows named by token and position."""
+        c, seq = self.command, self.sequencer
+        embed = Signal()
+        m.d.comb += embed.eq(c.opcode == Opcode.EMBED)
+        bank = Signal()
+        with m.If(self.scheduler.start):
+            m.d.sync += bank.eq(~bank)
+        scheduler, rows, engine = self.scheduler, self.rows, self.engine
+        m.d.comb += [
+            scheduler.n_in.eq(c.n_in), scheduler.tiles.eq(c.tiles), scheduler.order.eq(c.order),
+            scheduler.dense.eq(self.csr.mode_dense), scheduler.embed.eq(embed),
+            scheduler.embed_row_a.eq(seq.token), scheduler.embed_row_b.eq(c.n_in + seq.position),
+            scheduler.embed_has_b.eq(c.position_row),
+            rows.address.eq(c.address), rows.tiles.eq(c.tiles), rows.streamed.eq(c.streamed),
+            rows.weight_code.eq(c.weight_code), rows.bank.eq(bank), rows.image_bytes.eq(self.csr.image_bytes_value),
+            rows.l_en.eq(self.loader.w_resident), rows.l_address.eq(self.loader.w_address),
+            rows.l_data.eq(self.loader.w_data),
+            self.parameters.l_en.eq(self.loader.w_parameters), self.parameters.l_address.eq(self.loader.w_address),
+            self.parameters.l_data.eq(self.loader.w_data),
+            self.loader.offset.eq(c.l_offset), self.loader.memory.eq(c.l_memory), self.loader.address.eq(c.l_address),
+            self.loader.words.eq(c.l_words),
+        ]
+        for buffer in (self.spikes0, self.spikes1):
+            m.d.comb += buffer.r_word.eq(scheduler.r_word)
+        m.d.comb += scheduler.r_levels.eq(Mux(c.src, self.spikes1.r_levels, self.spikes0.r_levels))
+        connect(m, scheduler.o, rows.i)
+        connect(m, rows.o, engine.i)
+        connect(m, engine.o_drain, self.neurons.i_drain)
+        m.d.comb += [
+            engine.r_bank.eq(self.neurons.bank), engine.r_tile.eq(self.neurons.tile), engine.r_group.eq(self.neurons.group),
+            self.neurons.sums.eq(engine.r_sums), engine.release.en.eq(self.neurons.release),
+            engine.release.bank.eq(self.neurons.bank), engine.release.tile.eq(self.neurons.tile),
+        ]
+
+    def _build_results(self, m):
+        """The pass of the neuron unit, and where its groups go."""
+        c, neurons, cfg = self.command, self.neurons, self.cfg
+        job, result = neurons.job, neurons.o
+        m.d.comb += [
+            job.target.eq(c.sink), job.dst.eq(c.dst), job.groups.eq(c.groups), job.params.eq(c.params),
+            job.base_group.eq(0), job.attn_groups.eq(c.attn_groups), job.level.eq(c.level), job.embed_shift.eq(c.embed_shift),
+        ]
+        with m.Switch(c.opcode):
+            with m.Case(Opcode.EMBED):
+                m.d.comb += [job.source.eq(Source.SUMS), job.target.eq(Target.SET)]
+            with m.Case(Opcode.LINEAR):
+                m.d.comb += [job.source.eq(Source.SUMS), job.base_group.eq(c.base_group)]
+            with m.Case(Opcode.FIRE):
+                m.d.comb += [job.source.eq(Source.RESIDUAL), job.target.eq(Target.SPIKES)]
+            with m.Case(Opcode.ATTEND):
+                m.d.comb += [job.source.eq(Source.GATHER), job.target.eq(Target.SPIKES)]
+        m.d.comb += [
+            self.residual.r_group.eq(neurons.r_group), neurons.residual.eq(self.residual.r_values),
+            self.parameters.address.eq(neurons.p_address), neurons.records.eq(self.parameters.o_records),
+            self.attention.g_group.eq(Mux(c.opcode == Opcode.DUMP, self.dumper.group, neurons.g_group)),
+            neurons.gathered.eq(self.attention.g_values),
+        ]
+        spiking = (result.target == Target.SPIKES) | (result.target == Target.QKV)
+        levels = Cat(result.values.word_select(i, cfg.acc_width)[:cfg.level_bits] for i in range(cfg.lanes))
+        words = Cat(result.values.word_select(i, cfg.acc_width)[:RESIDUAL_WIDTH] for i in range(cfg.lanes))
+        for number, buffer in enumerate((self.spikes0, self.spikes1)):
+            m.d.comb += [buffer.w_en.eq(neurons.o_valid & spiking & (result.dst == number)),
+                         buffer.w_group.eq(result.group), buffer.w_levels.eq(levels)]
+        m.d.comb += [
+            self.residual.w_en.eq(neurons.o_valid & ((result.target == Target.RESIDUAL) | (result.target == Target.SET))),
+            self.residual.w_group.eq(result.group), self.residual.w_values.eq(words),
+            self.attention.w_en.eq(neurons.o_valid & (result.target == Target.QKV)),
+            self.attention.w_kind.eq(result.part), self.attention.w_group.eq(result.part_group),
+            self.attention.w_levels.eq(levels), self.attention.w_position.eq(self.sequencer.position),
+            self.attention.w_kv_base.eq(c.kv_base),
+            self.pick.w_en.eq(neurons.o_valid & (result.target == Target.LOGITS)),
+            self.pick.w_group.eq(result.group), self.pick.w_values.eq(result.values),
+        ]
+
+    def _build_attention(self, m):
+        c, attention = self.command, self.attention
+        for name in ("a_kv_base", "head_level", "top_k", "overlap", "recency", "gather_shifts"):
+            m.d.comb += getattr(attention, name).eq(getattr(c, name))
+        m.d.comb += [attention.groups.eq(c.groups), attention.position.eq(self.sequencer.position)]
+
+    def _build_pick(self, m):
+        csr, pick, seq = self.csr, self.pick, self.sequencer
+        m.d.comb += [
+            pick.clear.eq(seq.first_logits), pick.sample.eq(csr.mode_sample), pick.top_k.eq(csr.mode_top_k),
+            pick.seed.eq(csr.seed_value), pick.position.eq(seq.position), pick.vocabulary.eq(csr.limits_vocabulary),
+            pick.target.eq(seq.target),
+            pick.noise_index.eq(csr.noise_index_value), pick.noise_index_strobe.eq(csr.noise_index_value_strobe),
+            pick.noise_data.eq(csr.noise_data_value), pick.noise_data_strobe.eq(csr.noise_data_value_strobe),
+            seq.picked.eq(pick.token), seq.picked_logit.eq(pick.token_logit), seq.best_id.eq(pick.best_id),
+            seq.best_logit.eq(pick.best_logit), seq.target_logit.eq(pick.target_logit),
+        ]
+
+    def _build_records(self, m):
+        csr, recorder, seq, c, dumper = self.csr, self.recorder, self.sequencer, self.command, self.dumper
+        for name in ("ring", "trace", "dump"):
+            m.d.comb += getattr(recorder, f"{name}_base").eq(
+                Cat(getattr(csr, f"{name}_base_lo_value"), getattr(csr, f"{name}_base_hi_value")))
+        m.d.comb += [
+            recorder.ring_records.eq(csr.ring_records_value), recorder.trace_bytes.eq(csr.trace_bytes_value),
+            recorder.dump_bytes.eq(csr.dump_bytes_value), recorder.clear.eq(csr.control_start & ~seq.busy),
+            recorder.answered.eq(self.writer.o_done), seq.flushed.eq(recorder.idle),
+            self.checksum.clear.eq(seq.checksum_clear), self.checksum.en.eq(self.neurons.o_valid),
+            self.checksum.values.eq(self.neurons.o.values), seq.checksum.eq(self.checksum.value),
+            dumper.buffer.eq(c.d_buffer), dumper.groups.eq(c.groups),
+            self.residual.d_group.eq(dumper.group), dumper.residual.eq(self.residual.d_values),
+            self.spikes0.d_group.eq(dumper.group), dumper.spikes_0.eq(self.spikes0.d_levels),
+            self.spikes1.d_group.eq(dumper.group), dumper.spikes_1.eq(self.spikes1.d_levels),
+            self.pick.d_group.eq(dumper.group), dumper.logits.eq(self.pick.d_values),
+            dumper.gather.eq(self.attention.g_values),
+        ]
+        connect(m, seq.o_token, recorder.i_token)
+        connect(m, seq.o_trace, recorder.i_trace)
+        connect(m, dumper.o, recorder.i_dump)
+
+    def _build_status(self, m):
+        csr, seq, cfg = self.csr, self.sequencer, self.cfg
+        done = Signal()
+        with m.If(csr.control_start | csr.control_acknowledge | csr.control_reset):
+            m.d.sync += done.eq(0)
+        with m.If(seq.finished):
+            m.d.sync += done.eq(1)
+        dead = self.reader.bus_dead | self.writer.bus_dead
+        m.d.comb += [
+            csr.magic_value.eq(MAGIC), csr.version_value.eq(VERSION), csr.fingerprint_value.eq(cfg.fingerprint),
+            csr.shape_cols.eq(cfg.cols), csr.shape_rows.eq(cfg.rows), csr.shape_lanes.eq(cfg.lanes),
+            csr.shape_k_max.eq(cfg.k_max), csr.shape_level_max.eq(cfg.level_max),
+            self.irq.eq(done & csr.mode_interrupt_enable), csr.status_interrupt.eq(self.irq),
+            csr.status_busy.eq(seq.busy | self.reset.drain), csr.status_done.eq(done), csr.status_state.eq(seq.state),
+            csr.status_reason.eq(seq.reason), csr.status_bus_dead.eq(dead), csr.status_trace_full.eq(self.recorder.full),
+            csr.error_code.eq(seq.error_code), csr.error_command.eq(seq.error_command),
+            csr.error_position.eq(seq.error_position), csr.error_address_value.eq(seq.error_address),
+            csr.progress_position.eq(seq.position), csr.progress_records.eq(self.recorder.records),
+            csr.trace_count_value.eq(self.recorder.trace_count), csr.dump_count_value.eq(self.recorder.dump_count),
+            csr.sequencer_command.eq(seq.command_index), csr.sequencer_opcode.eq(self.command.opcode),
+            csr.sequencer_phase.eq(seq.state),
+        ]
+
+    def _build_counters(self, m):
+        csr, seq, counters, cfg = self.csr, self.sequencer, self.counters, self.cfg
+        neurons, rows = self.neurons, self.rows
+        tile_bytes = Const(cfg.cols) >> self.command.weight_code
+        read = self.reader.m_axi.rvalid & self.reader.m_axi.rready
+        written = self.writer.m_axi.wvalid & self.writer.m_axi.wready
+        fired = neurons.o_valid & ((neurons.o.target == Target.SPIKES) | (neurons.o.target == Target.QKV))
+        increments = {
+            "cycles": seq.busy, "tokens": seq.token_done, "commands": seq.command_done,
+            "event_tiles": self.engine.event, "rows_wanted": self.scheduler.wanted,
+            "rows_skipped": Mux(self.scheduler.skipped_strobe, self.scheduler.skipped, 0), "row_wait": rows.wait,
+            "level_tiles": Mux(self.engine.event, self.engine.event_level, 0),
+            "bytes_rows": Mux(self.engine.event, tile_bytes, 0),
+            "bytes_bus_read": Mux(read, cfg.beat_bytes, 0), "bytes_bus_written": Mux(written, cfg.beat_bytes, 0),
+            "spikes": neurons.n_spikes, "fired": neurons.n_fired, "neurons": Mux(fired, cfg.lanes, 0),
+            "winners": Mux(self.attention.winners_strobe, self.attention.winners, 0), "saturations": neurons.n_saturated,
+        }
+        assert set(increments) == set(COUNTERS)
+        m.d.comb += counters.clear.eq(csr.control_clear_counters)
+        for name, increment in increments.items():
+            value = getattr(counters, name)
+            m.d.comb += [getattr(counters, f"add_{name}").eq(increment),
+                         getattr(csr, f"{name}_lo_value").eq(value[:32]), getattr(csr, f"{name}_hi_value").eq(value[32:])]
