@@ -4,7 +4,8 @@ import random
 from dataclasses import replace
 
 import pytest
-from amaranth.hdl import Module, ResetInserter, Signal
+from amaranth.hdl import Module, ResetInserter, Signal, unsigned
+from amaranth.lib import memory
 from spikeloom.arch.commands import Order
 from spikeloom.arch.presets import preset
 from spikeloom_hw.control.row_scheduler import RowScheduler
@@ -25,22 +26,24 @@ def expected_events(levels, job):
     return [(row, tile, level, 0, 0) for row, level in rows for tile in range(tiles)] + markers
 
 
-def feeder(dut, cfg, memory):
-    """A buffer whose contents the benches change between commands."""
-    async def feed(ctx):
-        async for _, word in ctx.changed(dut.r_word):
-            present(ctx, dut, cfg, memory, word)
-    return feed
+def with_buffer(dut, cfg, reset=None):
+    """The scheduler beside a memory of scan words, and a function that fills the memory."""
+    words = cfg.max_neurons // cfg.cols
+    m = Module()
+    m.submodules.dut = dut if reset is None else ResetInserter(reset)(dut)
+    m.submodules.store = store = memory.Memory(shape=unsigned(cfg.cols * cfg.level_bits), depth=words, init=[])
+    read = store.read_port(domain="comb")
+    m.d.comb += [read.addr.eq(dut.r_word), dut.r_levels.eq(read.data)]
+
+    def fill(ctx, levels):
+        for word in range(words):
+            part = levels[word * cfg.cols:(word + 1) * cfg.cols]
+            ctx.set(store.data[word], sum(level << (i * cfg.level_bits) for i, level in enumerate(part)))
+    return m, fill
 
 
-def present(ctx, dut, cfg, memory, word):
-    part = memory[word * cfg.cols:(word + 1) * cfg.cols]
-    ctx.set(dut.r_levels, sum(level << (i * cfg.level_bits) for i, level in enumerate(part)))
-
-
-async def begin(ctx, dut, cfg, memory, levels, job):
-    memory[:] = levels
-    present(ctx, dut, cfg, memory, ctx.get(dut.r_word))
+async def begin(ctx, dut, fill, levels, job):
+    fill(ctx, levels)
     for name in ("n_in", "tiles", "order", "dense", "embed", "embed_row_a", "embed_row_b", "embed_has_b"):
         ctx.set(getattr(dut, name), int(job.get(name, 0)))
     ctx.set(dut.start, 1)
@@ -78,7 +81,7 @@ def test_events_of_every_command(rows, seed, stall):
     print(f"seed {seed}")
     rng, cfg = random.Random(seed), replace(TINY, rows=rows)
     dut = Checked(RowScheduler(cfg=cfg))
-    memory = [0] * cfg.max_neurons
+    m, fill = with_buffer(dut, cfg)
     counted = {"wanted": 0, "skipped": None}
 
     async def count(ctx):
@@ -94,7 +97,7 @@ def test_events_of_every_command(rows, seed, stall):
             counted.update(wanted=0, skipped=None)
             expected = expected_events(levels, job)
             assert not ctx.get(dut.busy)
-            await begin(ctx, dut, cfg, memory, levels, job)
+            await begin(ctx, dut, fill, levels, job)
             assert ctx.get(dut.busy)
             got = await receive(ctx, dut.o, len(expected), stalls)
             assert [(e.row, e.tile, e.level, e.marker, e.last) for e in got] == expected, (index, job)
@@ -103,7 +106,7 @@ def test_events_of_every_command(rows, seed, stall):
             assert counted["wanted"] == rows_wanted
             assert counted["skipped"] == (0 if job.get("embed") else job["n_in"] - rows_wanted)
 
-    simulate(dut, bench, background=[feeder(dut, cfg, memory), count])
+    simulate(m, bench, background=[count])
 
 
 async def cycles_of(ctx, dut, count):
@@ -124,56 +127,55 @@ async def cycles_of(ctx, dut, count):
 def test_latency_and_no_bubbles(order, spikes):
     cfg = TINY
     dut = RowScheduler(cfg=cfg)
-    memory = [0] * cfg.max_neurons
+    m, fill = with_buffer(dut, cfg)
     levels = [int(spikes == "all" or (spikes == "one per word" and i % cfg.cols == i // cfg.cols)) for i in range(cfg.max_neurons)]
     job = {"n_in": cfg.max_neurons, "tiles": 3, "order": order, "dense": spikes == "dense"}
     count = len(expected_events(levels, job))
 
     async def bench(ctx):
         for _ in range(2):
-            await begin(ctx, dut, cfg, memory, levels, job)
+            await begin(ctx, dut, fill, levels, job)
             assert await cycles_of(ctx, dut, count) == list(range(dut.latency, dut.latency + count))
             await ctx.tick()
 
-    simulate(dut, bench, background=[feeder(dut, cfg, memory)])
+    simulate(m, bench)
 
 
 def test_empty_words_hide_behind_events_or_cost_a_cycle():
     cfg = TINY
     dut = RowScheduler(cfg=cfg)
-    memory = [0] * cfg.max_neurons
+    m, fill = with_buffer(dut, cfg)
 
     async def bench(ctx):
         for levels, extra in (([1] * 8 + [0] * 48 + [1] * 8, 0), ([1] + [0] * 55 + [1] * 8, 6), ([0] * 64, 7)):
             job = {"n_in": 64, "tiles": 1, "order": Order.TILES}
             count = len(expected_events(levels, job))
-            await begin(ctx, dut, cfg, memory, levels, job)
+            await begin(ctx, dut, fill, levels, job)
             assert (await cycles_of(ctx, dut, count))[-1] == dut.latency + count - 1 + extra
             await ctx.tick()
 
-    simulate(dut, bench, background=[feeder(dut, cfg, memory)])
+    simulate(m, bench)
 
 
 def test_reset_in_mid_run_leaves_nothing():
     cfg, rng = TINY, random.Random(5)
     dut = RowScheduler(cfg=cfg)
-    reset, memory = Signal(), [0] * cfg.max_neurons
-    m = Module()
-    m.submodules.dut = ResetInserter(reset)(dut)
+    reset = Signal()
+    m, fill = with_buffer(dut, cfg, reset)
 
     async def bench(ctx):
         for _ in range(20):
             levels = random_levels(rng, cfg, 0.4)
             job = {"n_in": 60, "tiles": 3, "order": rng.choice(list(Order))}
-            await begin(ctx, dut, cfg, memory, levels, job)
+            await begin(ctx, dut, fill, levels, job)
             await receive(ctx, dut.o, rng.randint(0, 30), Stalls(rng.random(), 0.3))
             ctx.set(reset, 1)
             await ctx.tick()
             ctx.set(reset, 0)
             assert not ctx.get(dut.busy) and not ctx.get(dut.o.valid)
             expected = expected_events(levels, job)
-            await begin(ctx, dut, cfg, memory, levels, job)
+            await begin(ctx, dut, fill, levels, job)
             got = await receive(ctx, dut.o, len(expected))
             assert [(e.row, e.tile, e.level, e.marker, e.last) for e in got] == expected
 
-    simulate(m, bench, background=[feeder(dut, cfg, memory)])
+    simulate(m, bench)
