@@ -1,0 +1,76 @@
+"""Puts lowered rows, parameters and program together into a `.loom` image."""
+
+import json
+
+import numpy as np
+
+from ..arch.config import AcceleratorConfig, ModelConfig, check_fit, require
+from ..arch.layout import Image, pack_program, section_offsets
+from ..model.integer_model import check_tensors
+from .lower import Lowered, lower
+from .placement import place
+from .schedule import Schedule
+
+
+def compile_model(config: ModelConfig, tensors: dict[str, np.ndarray], cfg: AcceleratorConfig, *, logit_scale: float,
+                  tokenizer_json: str | None = None, streamed="auto", trace_dumps: bool = False) -> Image:
+    """The image of a model for a machine.
+
+    Parameters
+    ----------
+    config, tensors
+        Model, as `model.integer_model.tensor_shapes` lists it.
+    cfg : AcceleratorConfig
+    logit_scale : float
+        Units of a logit per nat: temperatures and perplexities need it.
+    tokenizer_json : str, optional
+        Travels with the image.
+    streamed : "auto", "none", "all", or a set of matrix names
+        What is read from memory for each token instead of kept on chip.
+    trace_dumps : bool
+        Dump every intermediate (slow; for comparisons).
+
+    Raises
+    ------
+    FitError
+        When the model does not fit the machine; the message names the limit.
+    ValueError
+        When a tensor is missing or of a wrong shape.
+    """
+    require(logit_scale > 0, f"The logit scale must be positive, it is {logit_scale}.", ValueError)
+    check_tensors(config, tensors)
+    check_fit(config, cfg)
+    lowered = lower(config, tensors, cfg)
+    placement = place(config, lowered, cfg, streamed)
+    addresses, params = _parameters(config, lowered, cfg)
+
+    def schedule(offsets):
+        return Schedule(config, cfg, lowered, placement, addresses, offsets, trace_dumps=trace_dumps)
+
+    # The number of commands does not depend on where sections lie, so a first pass tells the size of the program.
+    sections = {"program": pack_program(schedule({"params": 0, "resident": 0}).commands), "params": params}
+    for name, data in (("resident", placement.resident), ("streamed", placement.streamed)):
+        if data:
+            sections[name] = bytes(data)
+    plan = schedule(section_offsets({name: len(data) for name, data in sections.items()}))
+    sections["program"] = pack_program(plan.commands)
+    if tokenizer_json is not None:
+        sections["tokenizer"] = tokenizer_json.encode()
+    card = {"model": config.to_dict(), "machine": cfg.name, "logit_scale": logit_scale, "entries": plan.entries,
+            "labels": plan.labels, "streamed": sorted(placement.names), "trace_dumps": trace_dumps,
+            "bytes": {name: len(data) for name, data in sections.items()},
+            "vocabulary": {"size": config.vocabulary, "end_token": config.end_token, "text": tokenizer_json is not None}}
+    sections["card"] = json.dumps(card).encode()
+    return Image(cfg.fingerprint, sections)
+
+
+def _parameters(config: ModelConfig, lowered: Lowered, cfg: AcceleratorConfig) -> tuple[dict[str, int], bytes]:
+    """First group of each operator, and all groups one after another."""
+    addresses, data = {}, b""
+    for name, groups in lowered.parameters.items():
+        addresses[name] = len(data) // (cfg.lanes * 8)
+        data += groups
+    words = len(data) // (cfg.lanes * 8)
+    require(words <= cfg.parameter_words, f"{config.name}: thresholds and biases take {words} parameter groups, "
+                                          f"machine {cfg.name!r} has {cfg.parameter_words}.")
+    return addresses, data
