@@ -1,6 +1,8 @@
 """From a component to Verilog, and to the list of its ports."""
 
+import argparse
 from dataclasses import dataclass
+from pathlib import Path
 
 from amaranth.back import verilog
 from amaranth.hdl import Value
@@ -52,3 +54,26 @@ def to_verilog(component: wiring.Component, name: str) -> str:
     port_list(component)
     ports = {port: (value, None) for port, _, value in _flat(component)}
     return verilog.convert(component, name=name, ports=ports, emit_src=False, strip_internal_attrs=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """``python -m spikeloom_hw.export PRESET --output FOLDER`` writes ``spikeloom_top.v`` of a preset."""
+    from spikeloom.arch.presets import PRESETS, preset
+
+    from .shell import Shell
+    from .top import Top
+
+    parser = argparse.ArgumentParser(prog="spikeloom_hw.export", description=main.__doc__)
+    parser.add_argument("preset", choices=sorted(PRESETS))
+    parser.add_argument("--output", type=Path, default=Path("build/verilog"))
+    options = parser.parse_args(arguments)
+    text = to_verilog(Shell(Top(preset(options.preset))), "spikeloom_top")
+    folder = options.output / options.preset
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / "spikeloom_top.v"
+    target.write_text(text)
+    print(f"{target}: {text.count(chr(10)):,} lines")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+# Everything starts here: `make help` lists what there is. Each target installs what it needs, and no more, into .venv.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# $(call need,EXTRAS): make the environment and the named extras of pyproject.toml ready; under a second when they are.
+need    = @$(PYTHON) tools/bootstrap.py --venv $(VENV) $(1)
+
+PROMPT ?= Once upon a time
+TOKENS ?= 64
+DEVICE ?= rtl
+PRESET ?= pynq_z2
+
+.DEFAULT_GOAL := help
+.PHONY: help generate test check-fast lint verilog train eval clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+generate: ## write a story on the Verilated gateware (PROMPT, TOKENS, DEVICE=rtl|emulator)
+	$(call need,cli hw sim)
+	@$(BIN)/spikeloom generate "$(PROMPT)" --device $(DEVICE) --tokens $(TOKENS) --ignore-end
+
+test: ## run all tests
+	$(call need,cli hw sim model dev)
+	$(BIN)/python -m pytest -q --durations=15 tests
+
+check-fast: ## run the tests that need neither Verilator nor patience
+	$(call need,cli hw sim model dev)
+	$(BIN)/python -m pytest -q -m "not rtl and not slow" tests
+
+lint: ## look for mistakes that need no run
+	$(call need,dev)
+	$(BIN)/ruff check .
+
+verilog: ## write the Verilog of a preset to build/verilog (PRESET)
+	$(call need,hw)
+	$(BIN)/python -m spikeloom_hw.export $(PRESET) --output build/verilog
+
+train: ## train the stories model (ARGS)
+	$(call need,cli model)
+	$(BIN)/python -m spikeloom.model.train $(ARGS)
+
+eval: ## measure a trained model's perplexity (ARGS)
+	$(call need,cli model)
+	$(BIN)/spikeloom eval $(ARGS)
+
+clean: ## remove what was built here (the simulators under ~/.cache/spikeloom stay)
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
