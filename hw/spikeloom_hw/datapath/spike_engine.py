@@ -27,7 +27,7 @@ class SpikeEngine(wiring.Component):
     Members
     -------
     i : In(stream.Signature(weights_layout(cfg)))
-        Events with their weights, and markers. Levels above 8 are not legal.
+        Events with their weights, and markers. A level above `level_max` counts as 0.
     o_drain : Out(stream.Signature(drain_layout()))
         Complete tiles.
     r_bank : In(1)
@@ -101,9 +101,11 @@ class SpikeEngine(wiring.Component):
                 m.d.sync += weight.eq(self.i.payload.weights[column * WEIGHT_WIDTH:(column + 1) * WEIGHT_WIDTH])
             for level, terms in zip(levels, self.terms, strict=True):
                 with m.Switch(level):
-                    for value in range(cfg.level_max + 1):
+                    for value in range(1, cfg.level_max + 1):
                         with m.Case(value):
                             m.d.sync += terms.eq(terms_layout.const(level_terms(value)))
+                    with m.Default():
+                        m.d.sync += terms.eq(terms_layout.const(level_terms(0)))
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += [self.slot.eq(Cat(self.i.payload.tile, self.i.payload.bank)), self.last.eq(self.i.payload.last)]
 
