@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from spikeloom.arch.commands import COMMAND_WORDS, Opcode
-from spikeloom.arch.config import NOISE_ENTRIES, RESIDUAL_WIDTH, AcceleratorConfig
+from spikeloom.arch.config import RESIDUAL_WIDTH, AcceleratorConfig
 from spikeloom.arch.registers import COUNTERS, MAGIC, VERSION, ErrorCode, register_map
 
 from .bus.axi import AxiLiteSignature, AxiSignature
@@ -271,16 +271,12 @@ class Top(wiring.Component):
 
     def _build_pick(self, m):
         csr, pick, seq = self.csr, self.pick, self.sequencer
-        noise_index = Signal(range(NOISE_ENTRIES))
-        with m.If(csr.noise_index_value_strobe):
-            m.d.sync += noise_index.eq(csr.noise_index_value)
-        with m.Elif(csr.noise_data_value_strobe):
-            m.d.sync += noise_index.eq(noise_index + 1)
         m.d.comb += [
             pick.clear.eq(seq.first_logits), pick.sample.eq(csr.mode_sample), pick.top_k.eq(csr.mode_top_k),
             pick.seed.eq(csr.seed_value), pick.position.eq(seq.position), pick.vocabulary.eq(csr.limits_vocabulary),
             pick.target.eq(seq.target),
-            pick.n_en.eq(csr.noise_data_value_strobe), pick.n_address.eq(noise_index), pick.n_value.eq(csr.noise_data_value),
+            pick.noise_index.eq(csr.noise_index_value), pick.noise_index_strobe.eq(csr.noise_index_value_strobe),
+            pick.noise_data.eq(csr.noise_data_value), pick.noise_data_strobe.eq(csr.noise_data_value_strobe),
             seq.picked.eq(pick.token), seq.picked_logit.eq(pick.token_logit), seq.best_id.eq(pick.best_id),
             seq.best_logit.eq(pick.best_logit), seq.target_logit.eq(pick.target_logit),
         ]
@@ -340,7 +336,7 @@ class Top(wiring.Component):
         increments = {
             "cycles": seq.busy, "tokens": seq.token_done, "commands": seq.command_done,
             "event_tiles": self.engine.event, "rows_wanted": self.scheduler.wanted,
-            "rows_skipped": Mux(self.scheduler.skipped_strobe, self.scheduler.skipped, 0), "row_wait": rows.wait,
+            "rows_skipped": Mux(self.scheduler.skipped_valid, self.scheduler.skipped, 0), "row_wait": rows.waiting,
             "level_tiles": Mux(self.engine.event, self.engine.event_level, 0),
             "bytes_rows": Mux(self.engine.event, tile_bytes, 0),
             "bytes_bus_read": Mux(read, cfg.beat_bytes, 0), "bytes_bus_written": Mux(written, cfg.beat_bytes, 0),

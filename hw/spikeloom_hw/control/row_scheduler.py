@@ -97,7 +97,7 @@ class RowScheduler(wiring.Component):
         self.running, self.tile = Signal(), Signal(TILE_WIDTH)
 
         fetched, planes = self._build_fetch(m)
-        found, several, column = find_first(self.pending)
+        found, several, column = find_first(m, self.pending)
         advance, event, marker, leave = Signal(), Signal(), Signal(), Signal()
         tile_end, next_tile, load, skip = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [

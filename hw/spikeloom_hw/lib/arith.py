@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Array, Cat, Const, Mux, Shape, Value, signed, unsigned
+from amaranth.hdl import Signal, Array, Cat, Const, Mux, Shape, Value, signed, unsigned
 from amaranth.utils import exact_log2
 
 
@@ -78,18 +78,22 @@ def select_field(value, index, width: int) -> Value:
     return Array([value[i:i + width] for i in range(0, len(value), width)])[index]
 
 
-def find_first(value) -> tuple[Value, Value, Value]:
+def find_first(m, value) -> tuple[Value, Value, Value]:
     """Lowest one of a value: (there is one, there are several, its index); a tree, no carry chain.
 
-    The width of the value is a power of two, at least 2; the index is meaningless where there is no one.
+    Adds its nodes to module `m` (an expression would be written out once per use). The width of the value is a power of
+    two, at least 2; the index is meaningless where there is no one.
     """
     nodes = [(bit, Const(0, 1), None) for bit in Value.cast(value)]
     exact_log2(len(nodes))
     while len(nodes) > 1:
-        nodes = [_first_of(*nodes[i:i + 2]) for i in range(0, len(nodes), 2)]
+        nodes = [_first_of(m, *nodes[i:i + 2]) for i in range(0, len(nodes), 2)]
     return nodes[0]
 
 
-def _first_of(low: tuple, high: tuple) -> tuple:
+def _first_of(m, low: tuple, high: tuple) -> tuple:
     index = ~low[0] if low[2] is None else Cat(Mux(low[0], low[2], high[2]), ~low[0])
-    return low[0] | high[0], low[1] | high[1] | (low[0] & high[0]), index
+    node = tuple(Signal(len(value), name=name) for value, name in
+                 ((low[0], "found"), (low[0], "several"), (index, "first")))
+    m.d.comb += [node[0].eq(low[0] | high[0]), node[1].eq(low[1] | high[1] | (low[0] & high[0])), node[2].eq(index)]
+    return node

@@ -8,12 +8,12 @@ from amaranth.sim import Simulator
 from spikeloom_hw.lib import arith
 
 
-def evaluate(build, shapes, cases):
-    """Results of `build(*signals)` for each case of input values."""
+def evaluate(build, shapes, cases, m=None):
+    """Results of `build(*signals)` for each case of input values; `m` is the module that `build` adds to."""
     inputs = [Signal(shape, name=f"in{i}") for i, shape in enumerate(shapes)]
     value = build(*inputs)
     out = Signal(value.shape())
-    m = Module()
+    m = m or Module()
     m.d.comb += out.eq(value)
     results = []
 
@@ -97,7 +97,8 @@ def test_find_first(width):
     rng = random.Random(5)
     cases = [[0], [1 << (width - 1)], [(1 << width) - 1], *([rng.getrandbits(width) & rng.getrandbits(width)] for _ in range(100))]
     index_width = width.bit_length() - 1
-    _, results = evaluate(lambda value: Cat(*arith.find_first(value)), [unsigned(width)], cases)
+    m = Module()
+    _, results = evaluate(lambda value: Cat(*arith.find_first(m, value)), [unsigned(width)], cases, m)
     for (value,), got in zip(cases, results, strict=True):
         assert got & 1 == (value != 0) and got >> 1 & 1 == (value.bit_count() > 1)
         if value:
