@@ -62,6 +62,8 @@ def lower(config: ModelConfig, tensors: dict[str, np.ndarray], cfg: AcceleratorC
         weights, bias = tensors[f"{name}.weight"], tensors.get("head.bias") if name == "head" else None
         _prove(config, name, weights, levels, bias, cfg)
         blocks[name] = _split(name, weights, config.weight_bits, config, cfg)
+        require(len(blocks[name]) == 1 or not name.endswith(".qkv"),
+                f"{config.name}: Q, K and V of width {config.width} are wider than one block of {MAX_TILES} tiles on {cfg.name!r}.")
     for name in tensor_shapes(config):
         operator, _, kind = name.rpartition(".")
         if kind == "base":

@@ -10,7 +10,7 @@ from .integer_model import IntegerModel
 #: Share of the neurons that speak, aimed at by calibration.
 _TARGET = 0.3
 #: Tokens that calibration looks at.
-_LOOK = 16
+_LOOK = 12
 _UNIT = 1 << THRESHOLD_FRACTION
 
 TINY = ModelConfig(name="random", vocabulary=32, context=32, width=16, layers=2, heads=2, hidden=32, top_k=3,
@@ -94,7 +94,7 @@ def _calibrate(rng, config, tensors, *, saturate, tie):
              for kind in ("in", "qkv", "attn", "out", "mid", "up", "down")] + ["final"]
     for name in names:
         model.clear()
-        traces = [model.step(int(token), position) for position, token in enumerate(tokens)]
+        traces = [model.step(int(token), position, head=name == "final") for position, token in enumerate(tokens)]
         acc = np.stack([trace[f"{name}.sum"] for trace in traces]).astype(np.int64)
         if name.endswith((".out", ".down")):
             spread = max(1.0, float(np.abs(acc).mean()))
