@@ -207,9 +207,9 @@ private:
             if (waiting && !(valid && memcmp(payload, now.bytes, Payload::size) == 0))
                 c.violation("%s: %s before the transfer", name, valid ? "the payload changed" : "valid fell");
             if (c.in_reset && valid && c.reset_cycles > kResetGrace) c.violation("%s: valid during reset", name);
-            waiting = valid && !ready;
+            waiting = valid && !ready && !c.in_reset;
             if (waiting) memcpy(payload, now.bytes, Payload::size);
-            return valid && ready;
+            return valid && ready && !c.in_reset;
         }
     };
 
@@ -316,6 +316,7 @@ public:
     }
 
     void sample() {
+        if (c_.in_reset) return;
         const bool answer_due = busy_ && !address_left_ && !data_left_;
         if (p_.bvalid && !(answer_due && write_)) c_.violation("s_axil B: an answer nobody waits for");
         if (p_.rvalid && !(answer_due && !write_)) c_.violation("s_axil R: an answer nobody waits for");
@@ -429,6 +430,7 @@ struct Device {
 
     // 0: answered; 1: no answer within the deadline; 2: a violation or an assertion ended the run; 3: still busy
     int access(bool write, uint32_t address, uint32_t value, uint64_t deadline) {
+        if (!healthy()) return 2;
         if (host->busy()) return 3;
         host->start(write, address, value);
         while (host->busy()) {
@@ -445,7 +447,7 @@ struct Device {
 
 // Verilator calls these from generated code (VL_USER_STOP, VL_USER_FATAL); the default would end the process.
 void vl_stop(const char* file, int line, const char* hierarchy) {
-    if (!current) return;
+    if (!current || current->context.in_reset) return;  // before its reset a design may be in any state
     current->context.violation("the design stopped itself in %s (%s:%d)", hierarchy ? hierarchy : "", file ? file : "", line);
     current->context.stopped = true;
 }
