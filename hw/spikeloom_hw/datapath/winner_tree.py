@@ -40,7 +40,7 @@ class TopKList(wiring.Component):
     Members
     -------
     clear : In(1)
-        Forget all. Comes before `insert` and `pop`, never with them.
+        Forget all; goes before `pop` and `insert`.
     insert : In(1)
         `key` of row `row` passes by.
     key : In(key_layout(cfg))
@@ -48,7 +48,7 @@ class TopKList(wiring.Component):
     row : In(range(max_context // score_banks))
         Row of the position.
     pop : In(1)
-        Drop the best. Never with `insert`.
+        Drop the best; goes before `insert`.
     best : Out(entry_layout(cfg))
         The best kept score; not valid when none is left.
 
@@ -81,24 +81,24 @@ class TopKList(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         entries = [Signal(entry_layout(self.cfg), name=f"entry_{rank}") for rank in range(self.depth)]
+        beats = [Signal(name=f"beats_{rank}") for rank in range(self.depth)]
         newcomer = Signal(entry_layout(self.cfg))
-        key = Value.cast(self.key)
-        beats = [key >= Value.cast(entry.key) for entry in entries]  # an empty entry is all zero in its valid bit
 
         m.d.comb += [
             newcomer.key.eq(self.key),
             newcomer.row.eq(self.row),
             self.best.eq(entries[0]),
         ]
-        with m.If(self.insert & self.key.valid):
+        m.d.comb += [beat.eq(Value.cast(self.key) >= Value.cast(entry.key)) for beat, entry in zip(beats, entries)]
+        with m.If(self.clear):
+            m.d.sync += [Value.cast(entry).eq(0) for entry in entries]
+        with m.Elif(self.pop):
+            m.d.sync += [entry.eq(after) for entry, after in zip(entries, entries[1:])]
+            m.d.sync += Value.cast(entries[-1]).eq(0)
+        with m.Elif(self.insert & self.key.valid):
             for rank, entry in enumerate(entries):
                 with m.If(beats[rank]):
                     m.d.sync += entry.eq(Mux(beats[rank - 1], entries[rank - 1], newcomer) if rank else newcomer)
-        with m.If(self.pop):
-            m.d.sync += [entry.eq(after) for entry, after in zip(entries, entries[1:])]
-            m.d.sync += entries[-1].key.valid.eq(0)
-        with m.If(self.clear):
-            m.d.sync += [entry.key.valid.eq(0) for entry in entries]
         return m
 
 
