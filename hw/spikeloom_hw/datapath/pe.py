@@ -1,6 +1,6 @@
 """One accumulate-only processing element."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -85,7 +85,9 @@ class ProcessingElement(wiring.Component):
             m.d.comb += small.eq(self.weight)
         with m.Elif(terms.minus):
             m.d.comb += small.eq(~self.weight)
-        m.d.sync += product.eq(large + small + Cat(terms.minus))
+        # One adder: a place below the lowest carries the one that completes the negation.
+        total = Cat(Const(1, 1), large).as_signed() + Cat(terms.minus, small).as_signed()
+        m.d.sync += product.eq(total[1:].as_signed())
 
         m.submodules.sums = sums = memory.Memory(shape=signed(self.cfg.acc_width), depth=1 << SLOT_WIDTH, init=[])
         old, read, write = sums.read_port(domain="comb"), sums.read_port(domain="comb"), sums.write_port()

@@ -126,9 +126,13 @@ class SpikeEngine(wiring.Component):
 
     def _build_written(self, m):
         """A bit per accumulator slot: its sums count; otherwise the next event overwrites them."""
-        written = Signal(1 << SLOT_WIDTH)
-        r_slot, forget = Signal(SLOT_WIDTH), Signal(SLOT_WIDTH)
-        m.d.comb += [r_slot.eq(Cat(self.r_tile, self.r_bank)), forget.eq(Cat(self.release.tile, self.release.bank))]
+        written, forget = Signal(1 << SLOT_WIDTH), Signal(SLOT_WIDTH)
+        self.r_slot, self.r_written = Signal(SLOT_WIDTH), Signal()
+        m.d.comb += [
+            self.r_slot.eq(Cat(self.r_tile, self.r_bank)),
+            self.r_written.eq(written.bit_select(self.r_slot, 1)),
+            forget.eq(Cat(self.release.tile, self.release.bank)),
+        ]
         m.d.sync += [
             self.add.eq(self.event),
             self.first.eq(~written.bit_select(self.slot, 1)),
@@ -138,7 +142,6 @@ class SpikeEngine(wiring.Component):
             m.d.sync += written.bit_select(forget, 1).eq(0)
         with m.If(self.event):
             m.d.sync += written.bit_select(self.slot, 1).eq(1)
-        self.r_slot, self.r_written = r_slot, written.bit_select(r_slot, 1)
 
     def _build_grid(self, m):
         """The elements, and the read port that selects a group of lanes."""
