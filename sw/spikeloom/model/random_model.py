@@ -53,7 +53,7 @@ def random_model(seed: int, config: ModelConfig = TINY, *, saturate: bool = Fals
         tensors = _draw(rng, config)
         _calibrate(rng, config, tensors, saturate=saturate, tie=tie)
         model = IntegerModel(config, tensors)
-        said = model.generate([int(rng.integers(config.vocabulary))], min(32, config.context))
+        said = model.generate([1], min(31, config.context))
         if len(set(said)) >= min(4, config.vocabulary):
             return config, tensors
     raise RuntimeError(f"No random model of seed {seed} says four different tokens.")
@@ -68,7 +68,7 @@ def _draw(rng, config):
         return np.clip(np.rint(rng.normal(0, 0.4 * largest + 0.3, (n_in, n_out))), -largest, largest).astype(np.int8)
 
     tensors = {"embed.token": weights(v, d, 127), "head.weight": weights(d, v),
-               "head.bias": rng.integers(-50, 50, v).astype(np.int32)}
+               "head.bias": rng.integers(-most // 3, most // 3 + 1, v).astype(np.int32)}
     if config.position_table:
         tensors["embed.position"] = weights(config.context, d, 127)
     neurons = {"final": d}
