@@ -190,7 +190,7 @@ def build(verilog: str, ports: Sequence[Port], name: str, options: Options = Opt
     library = folder / "libsim.so"
     if library.exists():
         return library
-    with _locked(folder, lambda: progress(f"Waiting for another process that is building {name}.")):
+    with locked(folder, lambda: progress(f"Waiting for another process that is building {name}.")):
         if not library.exists():
             progress(f"Building the simulator of {name}: {verilog.count(chr(10)):,} lines of Verilog, once per design.")
             began = time.monotonic()
@@ -274,7 +274,7 @@ class _Build:
         key = _digest(*self.compile, self.tools.origin, self.tools.version, _compiler())
         folder = cache_folder() / "verilated" / f"runtime-{key}"
         objects = [folder / f"{part}.o" for part in parts]
-        with _locked(folder):
+        with locked(folder):
             folder.mkdir(exist_ok=True)
             for part, made in zip(parts, objects):
                 if not made.exists():
@@ -288,7 +288,7 @@ def _processors() -> int:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+def locked(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold the lock beside a folder of the cache; ``waiting`` is called if another process has it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.with_suffix(".lock"), "w") as lock:

@@ -75,7 +75,7 @@ class AxiReader(wiring.Component):
     """
 
     def __init__(self, *, address_width: int = 40, data_width: int, axi3: bool = False,
-                 max_outstanding_beats: int = 64, max_outstanding_bursts: int = 8):
+                 max_outstanding_beats: int = 64, max_outstanding_bursts: int = 16):
         if max_outstanding_beats <= MAX_BURST_BEATS:
             raise ValueError(f"A burst of {MAX_BURST_BEATS} beats needs room and one beat more; "
                              f"max_outstanding_beats is {max_outstanding_beats}.")
