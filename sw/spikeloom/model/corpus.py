@@ -1,0 +1,111 @@
+"""Texts for training, development and evaluation, as one token stream from which windows are drawn.
+
+The data folder is `SPIKELOOM_DATA`, or `../shared/data` beside the repository where it exists; the stories lie in its
+`tinystories/tiny-stories.json.gz`. Without such a folder the project's own Shakespeare is used (`data/` beside this
+file). Held out and never trained on: the last 300 stories, or the last tenth of each play.
+"""
+
+import gzip
+import json
+import lzma
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+HELD_OUT = 300
+DEVELOPMENT = 30
+SHAKESPEARE = Path(__file__).parent / "data" / "shakespeare.txt.xz"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Texts of one corpus, each complete in itself."""
+
+    name: str
+    train: list[str]
+    development: list[str] = field(repr=False)
+    held_out: list[str] = field(repr=False)
+
+
+def data_folder() -> Path | None:
+    """The folder of training data, or None where there is none."""
+    named = os.environ.get("SPIKELOOM_DATA")
+    if named:
+        return Path(named)
+    beside = Path(__file__).resolve().parents[3].parent / "shared" / "data"
+    return beside if beside.is_dir() else None
+
+
+def load_stories(folder: Path) -> Split:
+    """3,000 TinyStories; the last 300 are held out, the 30 before them only watch the training."""
+    with gzip.open(folder / "tinystories" / "tiny-stories.json.gz", "rt", encoding="utf-8") as file:
+        texts = json.load(file)["texts"]
+    cut = len(texts) - HELD_OUT
+    return Split("tinystories", texts[: cut - DEVELOPMENT], texts[cut - DEVELOPMENT : cut], texts[cut:])
+
+
+def load_shakespeare(path: Path = SHAKESPEARE) -> Split:
+    """The complete Shakespeare (texts divided by form feeds); the last tenth of each is held out."""
+    texts = lzma.decompress(path.read_bytes()).decode("utf-8").split("\f")
+    train, development, held_out = [], [], []
+    for text in texts:
+        first, second = int(len(text) * 0.89), int(len(text) * 0.9)
+        train.append(text[:first])
+        development.append(text[first:second])
+        held_out.append(text[second:])
+    return Split("shakespeare", train, development, held_out)
+
+
+def load_default() -> Split:
+    """Stories where a data folder has them, else Shakespeare."""
+    folder = data_folder()
+    if folder is not None and (folder / "tinystories" / "tiny-stories.json.gz").is_file():
+        return load_stories(folder)
+    return load_shakespeare()
+
+
+def load_practice(path: Path) -> list[dict]:
+    """Stories written by `spikeloom.model.practice`: {"text", "complete"}."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        return json.load(file)["stories"]
+
+
+class TokenStream:
+    """Texts side by side, each begun by the end token, from which windows of tokens and targets are drawn."""
+
+    def __init__(self, end_token: int):
+        self.end_token = end_token
+        self.tokens = np.zeros(0, np.int64)  # [N]
+        self.targets = np.zeros(0, np.int64)  # [N]; -100 where the next token is unknown
+        self.start = np.zeros(0, np.int64)  # [N] first token of the text that holds position n
+        self.stop = np.zeros(0, np.int64)  # [N] one past its last token
+
+    def extend(self, texts: list[list[int]], complete: list[bool] | None = None) -> None:
+        """Append texts; the last target of an incomplete text is masked."""
+        tokens, targets, start, stop = [self.tokens], [self.targets], [self.start], [self.stop]
+        at = len(self.tokens)
+        for index, ids in enumerate(texts):
+            whole = complete is None or complete[index]
+            tokens.append(np.array([self.end_token, *ids], np.int64))
+            targets.append(np.array([*ids, self.end_token if whole else -100], np.int64))
+            size = len(ids) + 1
+            start.append(np.full(size, at))
+            stop.append(np.full(size, at + size))
+            at += size
+        self.tokens, self.targets = np.concatenate(tokens), np.concatenate(targets)
+        self.start, self.stop = np.concatenate(start), np.concatenate(stop)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def windows(self, count: int, context: int, random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens and targets [count, context], drawn so that a window crosses a text's border only where it must."""
+        centre = random.integers(0, len(self), count)
+        first, last = self.start[centre], np.maximum(self.start[centre], self.stop[centre] - context)
+        begin = np.clip(centre - context // 2, first, last)
+        begin = np.minimum(begin, len(self) - context)
+        index = begin[:, None] + np.arange(context)
+        return torch.from_numpy(self.tokens[index]), torch.from_numpy(self.targets[index])

@@ -1,0 +1,218 @@
+"""Measures an exported model, its float form, the softmax twin and a character 6-gram on the same held-out stories.
+
+    python -m spikeloom.model.evaluate --model sw/spikeloom/models/stories-260k --run RUN --twin TWIN_RUN \\
+        --out results/stories-260k.json
+
+Protocol. Every story stands alone and begins after `<|end|>`. All its tokens are scored, the closing `<|end|>` is not, so
+the bytes are those of the text. A story longer than the context is read in windows that overlap by half: the first
+window scores all its tokens, each later one only its second half, so that every scored token sees at least half a
+context of earlier text where that exists. Bits per byte = summed negative log2-likelihood / UTF-8 bytes.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from spikeloom.arch import numerics
+from spikeloom.arch.config import ModelConfig
+
+from . import corpus
+from .export import load_float, read
+from .integer_torch import IntegerModel
+from .ngram import CharacterNgram
+from .tokenizer import Tokenizer
+
+WORD = re.compile(r"[A-Za-z']+")
+
+
+def windows(ids: list[int], end_token: int, context: int) -> list[tuple[list[int], list[int], int]]:
+    """(inputs, targets, first scored index) of one text; see the protocol above."""
+    stream = [end_token, *ids]
+    inputs, targets = stream[:-1], stream[1:]
+    half, out, start, scored = context // 2, [], 0, 0
+    while scored < len(targets):
+        stop = min(start + context, len(targets))
+        out.append((inputs[start:stop], targets[start:stop], scored - start))
+        scored, start = stop, start + half
+    return out
+
+
+@torch.no_grad()
+def summed_nats(log_probabilities, texts: list[list[int]], config: ModelConfig, batch: int = 24, watch=None) -> float:
+    """Negative log-likelihood of texts; `log_probabilities` maps int64 [B, T] to float [B, T, V].
+
+    `watch(mask)` is called after every batch with bool [B, T], true at the scored positions.
+    """
+    rows = [row for ids in texts for row in windows(ids, config.end_token, config.context)]
+    rows.sort(key=lambda row: len(row[0]))
+    total = 0.0
+    for at in range(0, len(rows), batch):
+        part = rows[at : at + batch]
+        length = len(part[-1][0])
+        inputs = torch.full((len(part), length), config.end_token)
+        targets, mask = torch.zeros_like(inputs), torch.zeros(inputs.shape, dtype=torch.bool)
+        for row, (tokens, following, first) in enumerate(part):
+            inputs[row, : len(tokens)] = torch.tensor(tokens)
+            targets[row, : len(tokens)] = torch.tensor(following)
+            mask[row, first : len(tokens)] = True
+        picked = log_probabilities(inputs).gather(-1, targets[..., None])[..., 0]
+        total -= picked[mask].double().sum().item()
+        if watch is not None:
+            watch(mask)
+    return total
+
+
+class FiringRates:
+    """Share of neurons that fire at all, and mean level over D, per group of neurons, over scored positions."""
+
+    GROUPS = ("in", "q", "k", "v", "attn", "mid", "hidden")
+
+    def __init__(self, config: ModelConfig):
+        c = self.config = config
+        levels = dict(zip(self.GROUPS, (c.level_in, 1, 1, c.level_v, c.level_attn, c.level_mid, c.level_hidden)))
+        self.levels = {f"layer{i}.{g}": d for i in range(c.layers) for g, d in levels.items()} | {"final": c.level_final}
+        self.sums = {name: [0.0, 0.0, 0] for name in self.levels}
+        self.trace: dict = {}
+
+    def watch(self, mask: torch.Tensor) -> None:
+        """Take in the trace of the latest batch."""
+        for index in range(self.config.layers):
+            names = [f"layer{index}.{g}" for g in ("q", "k", "v")]
+            self.trace.update(zip(names, self.trace[f"layer{index}.qkv"].chunk(3, -1)))
+        for name, level in self.levels.items():
+            values = self.trace[name][mask]
+            entry = self.sums[name]
+            entry[0] += (values > 0).sum().item()
+            entry[1] += values.sum().item() / level
+            entry[2] += values.numel()
+        self.trace.clear()
+
+    def summary(self) -> dict:
+        """Per group {"nonzero", "level"}, and the mean over all neurons."""
+        table = {n: {"nonzero": round(a / c, 4), "level": round(b / c, 4)} for n, (a, b, c) in self.sums.items()}
+        a, b, c = (sum(entry[i] for entry in self.sums.values()) for i in range(3))
+        return {"all": {"nonzero": round(a / c, 4), "level": round(b / c, 4)}, **table}
+
+
+def sample(model: IntegerModel, tokenizer: Tokenizer, logit_scale: float, count: int, *, temperature: float = 0.8,
+           top_k: int = 8, seed: int = 1) -> list[str]:
+    """Texts from `<|end|>` on, one seed each, with the device's sampling rule, up to the context or the end token."""
+    c = model.config
+    noise = numerics.noise_table(temperature, logit_scale)
+    streams = [[c.end_token] for _ in range(count)]
+    alive = list(range(count))
+    for position in range(c.context - 1):
+        logits = model(torch.tensor([streams[i] for i in alive]), only_last=True)[:, -1].numpy()
+        for row, i in enumerate(alive):
+            streams[i].append(numerics.pick(logits[row], top_k=top_k, noise=noise, seed=seed + i, position=position))
+        alive = [i for i in alive if streams[i][-1] != c.end_token]
+        if not alive:
+            break
+    return [tokenizer.decode(stream) for stream in streams]
+
+
+def sample_statistics(samples: list[str], training: list[str], length: int = 13) -> dict:
+    """Shares of sampled words known from training, and of word n-grams copied from it."""
+    def words(text):
+        return [w.lower() for w in WORD.findall(text)]
+
+    known, copied = set(), set()
+    for text in training:
+        line = words(text)
+        known.update(line)
+        copied.update(hash(tuple(line[i : i + length])) for i in range(len(line) - length + 1))
+    # The last word of a sample that ran into the context's end may be cut.
+    lines = [words(text)[:-1] for text in samples]
+    flat = [w for line in lines for w in line]
+    grams = [hash(tuple(line[i : i + length])) for line in lines for i in range(len(line) - length + 1)]
+    return {"samples": len(samples), "words": len(flat), "known_words": sum(w in known for w in flat) / max(1, len(flat)),
+            f"copied_{length}_grams": sum(g in copied for g in grams) / max(1, len(grams))}
+
+
+def log_softmax_of(model) -> callable:
+    """Log-probabilities of a float model."""
+    return lambda tokens: torch.log_softmax(model(tokens), -1)
+
+
+def measure(model_folder: Path, *, run: Path | None = None, twin: Path | None = None, practice: Path | None = None,
+            split: corpus.Split | None = None, limit: int | None = None, samples: int = 20) -> tuple[dict, list[str]]:
+    """All figures of one model, and the sampled texts."""
+    split = split or corpus.load_default()
+    texts = split.held_out[:limit]
+    arrays, config, extra = read(model_folder)
+    tokenizer = Tokenizer.load(model_folder / "tokenizer.json")
+    encoded = tokenizer.encode_all(texts)
+    n_bytes, n_tokens = sum(len(t.encode()) for t in texts), sum(map(len, encoded))
+    digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+    def entry(total):
+        return {"bits_per_byte": round(total / math.log(2) / n_bytes, 5), "nats_per_token": round(total / n_tokens, 5)}
+
+    integer, rates, scale = IntegerModel(arrays, config), FiringRates(config), extra["logit_scale"]
+
+    def log_probabilities(tokens):
+        return torch.log_softmax(integer(tokens, rates.trace).double() / scale, -1)
+
+    result = {"data": {"name": split.name, "texts": len(texts), "bytes": n_bytes, "tokens": n_tokens,
+                       "sha256_of_texts_joined_by_nul": digest},
+              "protocol": " ".join(__doc__.split("Protocol. ")[1].split()),
+              "parameters": int(sum(a.size for a in arrays.values()))}
+    result["integer"] = entry(summed_nats(log_probabilities, encoded, config, watch=rates.watch))
+    result["integer"]["saturations"] = integer.saturations
+    result["firing_rates"] = rates.summary()
+    if run is not None:
+        result["float"] = entry(summed_nats(log_softmax_of(load_float(run)), encoded, config))
+    if twin is not None:
+        from .train import build_model
+
+        state = torch.load(Path(twin) / "checkpoint.pt", weights_only=False)
+        softmax = build_model(state["config"], "softmax").eval()
+        softmax.load_state_dict(state["model"])
+        result["softmax_twin"] = entry(summed_nats(log_softmax_of(softmax), encoded, config))
+        result["softmax_twin"] |= {"parameters": softmax.parameters_in_all(), "training_tokens": state["tokens"]}
+    written = []
+    if practice is not None:
+        files = sorted(Path(practice).glob("*.json.gz"))
+        written = [story["text"] for path in files for story in corpus.load_practice(path)]
+    ngram = CharacterNgram(6).train(split.train)
+    nats = sum(ngram.nats(text) for text in texts)
+    result["character_6_gram"] = {"bits_per_byte": round(nats / math.log(2) / n_bytes, 5)}
+    sampled = sample(integer, tokenizer, scale, samples)
+    settings = {"temperature": 0.8, "top_k": 8, "seeds": f"1..{samples}"}
+    result["samples"] = settings | sample_statistics(sampled, split.train + written)
+    return result, sampled
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, required=True, help="folder of the exported model")
+    parser.add_argument("--run", type=Path, help="training run of the float model")
+    parser.add_argument("--twin", type=Path, help="training run of the softmax twin")
+    parser.add_argument("--practice", type=Path, help="practice text, to tell copies from inventions")
+    parser.add_argument("--limit", type=int, help="only the first texts")
+    parser.add_argument("--samples", type=int, default=20)
+    parser.add_argument("--out", type=Path, help="write the figures here as JSON")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    np.seterr(all="raise")
+    result, sampled = measure(options.model, run=options.run, twin=options.twin, practice=options.practice,
+                              limit=options.limit, samples=options.samples)
+    command = "python -m spikeloom.model.evaluate " + " ".join(arguments or sys.argv[1:])
+    result = {"command": command, **result}
+    print(json.dumps(result, indent=2))
+    for text in sampled:
+        print("---\n" + text)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(result | {"texts": sampled}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

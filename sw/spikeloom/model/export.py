@@ -1,0 +1,136 @@
+"""Float model to integers: the parameters that integer model, compiler and gates share.
+
+    python -m spikeloom.model.export --run RUN --out sw/spikeloom/models/stories-260k
+
+A threshold in units of the accumulator absorbs norm, gain, shift and every scale before it:
+
+    u = acc * unit * gain + shift >= d - 1/2   <=>   acc << F >= base + (d - 1) * step
+    base = ceil(2^F (1/2 - shift) / (unit * gain)),  step = round(2^F / (unit * gain)),  F = THRESHOLD_FRACTION
+
+Weights are input-major int8 [in, out]; the QKV columns are Q | K | V, inside each head after head.
+"""
+
+import argparse
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from spikeloom.arch.config import THRESHOLD_FRACTION, ModelConfig
+
+from .float_model import FloatModel, ResidualWriter
+from .neurons import Neurons
+from .quantize import scale_of, to_integers
+
+STEP_MAX = (1 << 24) - 1
+INT32 = np.iinfo(np.int32)
+
+
+def thresholds(neurons: Neurons, unit: torch.Tensor | float) -> tuple[np.ndarray, np.ndarray]:
+    """base int32 [C] and step int32 [C] for an accumulator whose unit is worth `unit` (float or [C])."""
+    gain, shift = (x.detach().double() for x in neurons.affine())  # [C]
+    slope = gain * torch.as_tensor(unit, dtype=torch.float64)
+    one = 2.0**THRESHOLD_FRACTION / slope
+    base = torch.ceil((0.5 - shift) * one).clamp(INT32.min, INT32.max)
+    step = torch.round(one).clamp(0, STEP_MAX)
+    step = torch.where(neurons.level > 1, step, 0.0)
+    return base.numpy().astype(np.int32), step.numpy().astype(np.int32)
+
+
+def writer_integers(writer: ResidualWriter) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """weight int8 [in, out], bias int32 [out], shift uint8 [out] of a residual writer."""
+    scale = writer.scale().double()
+    weight = to_integers(writer.weight.detach(), scale.float(), writer.bits)
+    unit = scale * writer.unit
+    bias = torch.floor(writer.bias.detach().double() / unit + 0.5)
+    shift = torch.round(-torch.log2(unit) - writer.fraction)
+    return weight.numpy().astype(np.int8), bias.numpy().astype(np.int32), shift.numpy().astype(np.uint8)
+
+
+def channel_integers(weight: torch.Tensor, bits: int) -> tuple[np.ndarray, torch.Tensor]:
+    """weight int8 [in, out] and its scale per output channel, float64 [out]."""
+    scale = scale_of(weight.detach(), bits, "channel")
+    return to_integers(weight.detach(), scale, bits).numpy().astype(np.int8), scale[0].double()
+
+
+@torch.no_grad()
+def to_parameters(model: FloatModel) -> tuple[dict[str, np.ndarray], ModelConfig, dict]:
+    """Integer parameters by name, the configuration (with its `embed_shift`), and {"logit_scale", "fraction"}.
+
+    `logit_scale` is integer logit units per nat.
+    """
+    c, fraction = model.config, model.fraction
+    residual_unit = 2.0**-fraction
+    table_scale = model.embed_scale()
+    arrays = {"embed.token": to_integers(model.embed, table_scale, 8).numpy().astype(np.int8)}
+    if model.position is not None:
+        arrays["embed.position"] = to_integers(model.position, table_scale, 8).numpy().astype(np.int8)
+    config = replace(c, embed_shift=round(torch.log2(table_scale).item()) + fraction)
+    rank_total = sum(2.0**-s for s in c.rank_shifts)
+    for index, block in enumerate(model.blocks):
+        at = f"layer{index}."
+        arrays[at + "in.base"], arrays[at + "in.step"] = thresholds(block.sn_in, residual_unit)
+        arrays[at + "qkv.weight"], scale = channel_integers(block.qkv, c.weight_bits)
+        arrays[at + "qkv.base"], arrays[at + "qkv.step"] = thresholds(block.sn_qkv, scale * block.sn_in.unit[0])
+        gathered = block.sn_qkv.unit[-1].item() * 2.0 ** -max(c.rank_shifts) / rank_total
+        arrays[at + "attn.base"], arrays[at + "attn.step"] = thresholds(block.sn_attn, gathered)
+        arrays[at + "mid.base"], arrays[at + "mid.step"] = thresholds(block.sn_mid, residual_unit)
+        arrays[at + "up.weight"], scale = channel_integers(block.up, c.weight_bits)
+        arrays[at + "up.base"], arrays[at + "up.step"] = thresholds(block.sn_hidden, scale * block.sn_mid.unit[0])
+        for name, writer in (("out", block.out), ("down", block.down)):
+            weight, bias, shift = writer_integers(writer)
+            arrays.update({f"{at}{name}.weight": weight, f"{at}{name}.bias": bias, f"{at}{name}.shift": shift})
+    arrays["final.base"], arrays["final.step"] = thresholds(model.sn_final, residual_unit)
+    scale = scale_of(model.head, c.weight_bits, "common")
+    unit = scale.item() * model.sn_final.unit[0].item()
+    arrays["head.weight"] = to_integers(model.head, scale, c.weight_bits).numpy().astype(np.int8)
+    arrays["head.bias"] = np.floor(model.head_bias.double().numpy() / unit + 0.5).astype(np.int32)
+    return arrays, config, {"logit_scale": 1 / unit, "fraction": fraction}
+
+
+def write(folder: Path, arrays: dict[str, np.ndarray], config: ModelConfig, extra: dict) -> None:
+    """`model.safetensors` and `config.json` ({"model": fields of ModelConfig, "logit_scale", "fraction", ...})."""
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"model": config.to_dict(), **extra}, indent=2) + "\n")
+
+
+def read(folder: Path) -> tuple[dict[str, np.ndarray], ModelConfig, dict]:
+    """Inverse of `write`."""
+    from safetensors.numpy import load_file
+
+    fields = json.loads((Path(folder) / "config.json").read_text())
+    config = ModelConfig.from_dict(fields.pop("model"))
+    return load_file(Path(folder) / "model.safetensors"), config, fields
+
+
+def load_float(run: Path) -> FloatModel:
+    """The float model of a training run, in evaluation form."""
+    state = torch.load(Path(run) / "checkpoint.pt", weights_only=False)
+    model = FloatModel(ModelConfig.from_dict(state["config"]["model"]), state["config"]["fraction"])
+    model.load_state_dict(state["model"])
+    model.hardness.fill_(1.0)
+    return model.eval()
+
+
+def export_run(run: Path, out: Path) -> None:
+    """Export the newest checkpoint of a training run, with its tokenizer."""
+    write(out, *to_parameters(load_float(run)))
+    shutil.copyfile(Path(run) / "tokenizer.json", out / "tokenizer.json")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", type=Path, required=True, help="folder of a training run")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the exported model")
+    options = parser.parse_args(arguments)
+    export_run(options.run, options.out)
+
+
+if __name__ == "__main__":
+    main()

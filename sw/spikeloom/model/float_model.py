@@ -1,0 +1,160 @@
+"""The golden model: WD-Spikingformer with winner-take-all attention and a membrane shortcut, in PyTorch.
+
+    x = embed(token) [+ position]
+    per layer: s = SN_in(x)
+               q, k, v = SN_qkv(s W_qkv)              q, k binary
+               x += SN_attn(WTA(q, k, v)) W_out + b_out
+               h = SN_hidden(SN_mid(x) W_up)
+               x += h W_down + b_down
+    logits = SN_final(x) W_head + b_head
+
+Pre-activation membrane shortcut: arXiv 2304.11954; WTA attention: arXiv 2604.11321; SN: `neurons`. Weights are
+input-major and fake-quantised at every step; residual writers round to the residual's unit 2^-f exactly as the
+integer model does, so that evaluation form and integers differ by the rounding of thresholds only.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from spikeloom.arch.config import ModelConfig
+
+from . import fast_attention
+from .attention import AnnealedWinners, distance_penalty, recency_penalty
+from .neurons import Neurons, unit_of
+from .quantize import fake_quantise, round_to, scale_of
+
+
+def matrix(rows: int, columns: int, deviation: float) -> nn.Parameter:
+    """A weight [in, out] with normal entries."""
+    return nn.Parameter(torch.randn(rows, columns) * deviation)
+
+
+class ResidualWriter(nn.Module):
+    """y = round((s W + b) / 2^-f) 2^-f with one power-of-two weight scale per output channel."""
+
+    def __init__(self, rows: int, columns: int, level: int, fraction: int, bits: int, deviation: float):
+        super().__init__()
+        self.weight = matrix(rows, columns, deviation)  # [in, out]
+        self.bias = nn.Parameter(torch.zeros(columns))  # [out]
+        self.bits, self.fraction, self.unit = bits, fraction, unit_of(level)
+        # A right shift needs scale * unit <= 2^-f.
+        self.largest_exponent = -fraction - round(torch.log2(torch.tensor(self.unit)).item())
+
+    def scale(self) -> torch.Tensor:
+        """Power of two per channel [out]."""
+        return scale_of(self.weight, self.bits, "power", self.largest_exponent)[0]
+
+    def forward(self, spikes: torch.Tensor) -> torch.Tensor:
+        weight = fake_quantise(self.weight, self.bits, "power", self.largest_exponent)
+        bias = round_to(self.bias, self.scale() * self.unit)
+        return round_to(spikes @ weight + bias, 2.0**-self.fraction)
+
+
+class Block(nn.Module):
+    """One layer; x float [B, T, width] -> the same."""
+
+    def __init__(self, config: ModelConfig, fraction: int):
+        super().__init__()
+        c, d = config, config.width
+        self.heads, self.rank_shifts, self.overlap, self.bits = c.heads, list(c.rank_shifts), c.overlap, c.weight_bits
+        self.fast = fast_attention.available(c.head_width)
+        self.sn_in = Neurons((d,), (c.level_in,))
+        self.qkv = matrix(d, 3 * d, d**-0.5)  # [d, 3d]
+        self.sn_qkv = Neurons((2 * d, d), (1, c.level_v))
+        self.log_temperature = nn.Parameter(torch.zeros(c.heads))  # [H]
+        self.sn_attn = Neurons((d,), (c.level_attn,))
+        self.out = ResidualWriter(d, d, c.level_attn, fraction, c.weight_bits, 0.5 * d**-0.5)
+        self.sn_mid = Neurons((d,), (c.level_mid,))
+        self.up = matrix(d, c.hidden, d**-0.5)  # [d, f]
+        self.sn_hidden = Neurons((c.hidden,), (c.level_hidden,))
+        self.down = ResidualWriter(c.hidden, d, c.level_hidden, fraction, c.weight_bits, 0.5 * c.hidden**-0.5)
+
+    def _heads(self, x: torch.Tensor) -> torch.Tensor:  # [B, T, d] -> [B, H, T, d/H]
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def _attend(self, spikes, penalty, hardness):  # [B, T, 3d] -> [B, T, d]
+        temperature = self.log_temperature.exp()
+        if self.fast:
+            return fast_attention.winners(spikes, penalty, temperature, hardness, self.rank_shifts, self.overlap)[0]
+        q, k, v = (self._heads(part) for part in spikes.chunk(3, -1))
+        y = AnnealedWinners.apply(q, k, v, penalty, temperature, hardness, self.rank_shifts, self.overlap)
+        return y.transpose(1, 2).flatten(-2)
+
+    def forward(self, x, penalty, hardness):
+        spikes = self.sn_qkv(self.sn_in(x) @ fake_quantise(self.qkv, self.bits, "channel"))  # [B, T, 3d]
+        x = x + self.out(self.sn_attn(self._attend(spikes, penalty, hardness)))
+        hidden = self.sn_hidden(self.sn_mid(x) @ fake_quantise(self.up, self.bits, "channel"))  # [B, T, f]
+        return x + self.down(hidden)
+
+
+class FloatModel(nn.Module):
+    """Tokens int64 [B, T] -> logits float [B, T, V].
+
+    `fraction` is f: one unit of the integer residual is 2^-f. `hardness` 0 is softmax over the integer scores, 1 the
+    winners alone (inference).
+    """
+
+    def __init__(self, config: ModelConfig, fraction: int = 9):
+        super().__init__()
+        self.config, self.fraction = config, fraction
+        c = config
+        self.embed = matrix(c.vocabulary, c.width, 0.3)  # [V, d]
+        self.position = matrix(c.context, c.width, 0.1) if c.position_table else None  # [context, d]
+        self.blocks = nn.ModuleList(Block(c, fraction) for _ in range(c.layers))
+        self.sn_final = Neurons((c.width,), (c.level_final,))
+        self.head = matrix(c.width, c.vocabulary, 0.5 * c.width**-0.5)  # [d, V]
+        self.head_bias = nn.Parameter(torch.zeros(c.vocabulary))  # [V]
+        self.fast = self.blocks[0].fast
+        penalty = distance_penalty if self.fast else recency_penalty
+        self.register_buffer("penalty", penalty(c.context, c.recency), persistent=False)  # [H, T] or [H, T, T]
+        self.register_buffer("hardness", torch.ones(()))
+
+    def neurons(self) -> dict[str, Neurons]:
+        """Every neuron group by its name in the exported file."""
+        named = {}
+        for index, block in enumerate(self.blocks):
+            for name in ("in", "qkv", "attn", "mid", "hidden"):
+                named[f"layer{index}.{name}"] = getattr(block, f"sn_{name}")
+        return {**named, "final": self.sn_final}
+
+    def freeze_norms(self, frozen: bool = True) -> None:
+        """Train on running statistics from here on, so that training form and evaluation form are one."""
+        for group in self.neurons().values():
+            group.frozen = frozen
+
+    def compile_blocks(self) -> None:
+        """Compile the layers (they share one graph); worth it for runs of more than a few minutes."""
+        for block in self.blocks:
+            block.compile(dynamic=False)
+
+    def embed_scale(self) -> torch.Tensor:
+        """The power of two [1, 1] of one embedding integer; a multiple 2^embed_shift of the residual's unit."""
+        tables = self.embed if self.position is None else torch.cat((self.embed, self.position))
+        scale = scale_of(tables, 8, "power_common")
+        return scale.clamp(2.0**-self.fraction, 2.0 ** (8 - self.fraction))
+
+    def residual(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The stream before the first layer [B, T, d]."""
+        scale = self.embed_scale()
+        table = self.embed + ((self.embed / scale).round().clamp(-127, 127) * scale - self.embed).detach()
+        x = F.embedding(tokens, table)
+        if self.position is not None:
+            table = self.position + ((self.position / scale).round().clamp(-127, 127) * scale - self.position).detach()
+            x = x + table[: tokens.shape[1]]
+        return x
+
+    def features(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Final spikes [B, T, d]."""
+        length = tokens.shape[1]
+        penalty = (self.penalty[:, :length] if self.fast else self.penalty[:, :length, :length]).contiguous()
+        x = self.residual(tokens)
+        for block in self.blocks:
+            x = block(x, penalty, self.hardness)
+        return self.sn_final(x)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        scale = scale_of(self.head, self.config.weight_bits, "common")
+        weight = fake_quantise(self.head, self.config.weight_bits, "common")
+        bias = round_to(self.head_bias, scale[0] * self.sn_final.unit[0])
+        return self.features(tokens) @ weight + bias

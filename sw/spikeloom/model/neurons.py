@@ -1,0 +1,77 @@
+"""NI-LIF 1xD neurons behind a foldable norm (arXiv 2604.12365 Eq. 12-13; integer training after arXiv 2411.16061).
+
+    u = (x - mean) / sqrt(var + eps) * gain + shift          gain > 0
+    S = floor(clamp(u, 0, D) + 1/2)                          levels 0..D, round half up
+    S = #{d in 1..D : u >= d - 1/2}                          the same, as thresholds
+
+With running statistics the norm is one affine map per channel, so mean, gain, shift and every scale before them fold
+into a threshold per level: nothing of the norm is left in integers (`export`).
+"""
+
+import math
+
+import torch
+from torch import nn
+
+
+def unit_of(level: int) -> float:
+    """Value of one spike: a power of two, so that residual writers stay shifts whatever D is."""
+    return 2.0 ** -math.ceil(math.log2(level)) if level > 1 else 1.0
+
+
+class RoundLevels(torch.autograd.Function):
+    """S * unit from u; the gradient is a window one half wider than [0, D], scaled by the unit."""
+
+    @staticmethod
+    def forward(ctx, u, level, unit):
+        ctx.save_for_backward(u, level, unit)
+        return torch.floor(torch.minimum(u.clamp_min(0), level) + 0.5) * unit
+
+    @staticmethod
+    def backward(ctx, gradient):
+        u, level, unit = ctx.saved_tensors
+        inside = (u > -0.5) & (u < level + 0.5)
+        return torch.where(inside, gradient * unit, 0.0), None, None
+
+
+class Neurons(nn.Module):
+    """Norm and NI-LIF neurons for `sum(sizes)` channels; group i of sizes[i] channels has levels[i] spikes.
+
+    Input [..., C] float, output [..., C]: S * unit.
+    """
+
+    EPSILON = 1e-5
+
+    def __init__(self, sizes: tuple[int, ...], levels: tuple[int, ...], momentum: float = 0.02):
+        super().__init__()
+        channels = sum(sizes)
+        self.momentum = momentum
+        level = torch.cat([torch.full((n,), float(d)) for n, d in zip(sizes, levels)])
+        unit = torch.cat([torch.full((n,), unit_of(d)) for n, d in zip(sizes, levels)])
+        self.register_buffer("level", level)  # [C]
+        self.register_buffer("unit", unit)  # [C]
+        self.register_buffer("mean", torch.zeros(channels))  # [C]
+        self.register_buffer("var", torch.ones(channels))  # [C]
+        self.log_gain = nn.Parameter(torch.log(level / 2))  # [C]
+        self.shift = nn.Parameter(torch.zeros(channels))  # [C]
+        #: Use the running statistics also while training (the last part of a run).
+        self.frozen = False
+
+    def affine(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(a, b) with u = a x + b under the running statistics; a > 0."""
+        gain = torch.exp(self.log_gain) * torch.rsqrt(self.var + self.EPSILON)
+        return gain, self.shift - self.mean * gain
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and not self.frozen:
+            flat = x.reshape(-1, x.shape[-1])  # [N, C]
+            var, mean = torch.var_mean(flat, 0, correction=0)
+            with torch.no_grad():
+                self.mean.lerp_(mean.detach(), self.momentum)
+                self.var.lerp_(var.detach(), self.momentum)
+            gain = torch.exp(self.log_gain) * torch.rsqrt(var + self.EPSILON)
+            u = (x - mean) * gain + self.shift
+        else:
+            gain, shift = self.affine()
+            u = x * gain + shift
+        return RoundLevels.apply(u, self.level, self.unit)

@@ -1,0 +1,53 @@
+"""Fake quantisation of weights with a straight-through gradient, and the integers behind it.
+
+Weights are input-major [in, out], symmetric: +-127 (8 bits), +-7 (4 bits), +-1 (2 bits, ternary; the scale is the mean
+magnitude as in arXiv 2402.17764). The scale is
+
+* `channel`: one float per output channel (a threshold follows, which absorbs it),
+* `power`: one power of two per output channel (a residual writer, whose shift it becomes),
+* `common`: one float for the whole matrix (logits must stay comparable),
+* `power_common`: one power of two for the whole matrix (the embedding).
+"""
+
+import torch
+
+LARGEST = {8: 127, 4: 7, 2: 1}
+
+
+def scale_of(weight: torch.Tensor, bits: int, kind: str, largest_exponent: int | None = None) -> torch.Tensor:
+    """Value of one integer unit: [1, out] for `channel` and `power`, [1, 1] otherwise.
+
+    A power of two is rounded up so that nothing clips; `largest_exponent` bounds it all the same, because a residual
+    writer can shift right only.
+    """
+    magnitude = weight.detach().abs()  # [in, out]
+    if kind in ("common", "power_common"):
+        magnitude = magnitude.reshape(-1, 1)
+    if bits == 2:
+        scale = magnitude.mean(0, keepdim=True)
+    else:
+        scale = magnitude.amax(0, keepdim=True) / LARGEST[bits]
+    scale = scale.clamp_min(1e-8)
+    if kind.startswith("power"):
+        exponent = torch.log2(scale)
+        exponent = exponent.round() if bits == 2 else exponent.ceil()
+        if largest_exponent is not None:
+            exponent = exponent.clamp_max(largest_exponent)
+        scale = torch.exp2(exponent.clamp_min(-24))
+    return scale
+
+
+def to_integers(weight: torch.Tensor, scale: torch.Tensor, bits: int) -> torch.Tensor:
+    """The integers (as floats) that the device stores."""
+    return torch.round(weight / scale).clamp(-LARGEST[bits], LARGEST[bits])
+
+
+def fake_quantise(weight: torch.Tensor, bits: int, kind: str, largest_exponent: int | None = None) -> torch.Tensor:
+    """The weight as the device sees it; the gradient passes straight through."""
+    scale = scale_of(weight, bits, kind, largest_exponent)
+    return weight + (to_integers(weight, scale, bits) * scale - weight).detach()
+
+
+def round_to(value: torch.Tensor, unit) -> torch.Tensor:
+    """Round half up to multiples of `unit`, straight through."""
+    return value + (torch.floor(value.detach() / unit + 0.5) * unit - value.detach())
