@@ -60,24 +60,22 @@ def run_bench(core: wiring.Component, name: str, bench: str, *, work: Path, seed
     with unittest.mock.patch.dict(os.environ, environment):
         runner = get_runner("verilator")
         with verilator.locked(folder, lambda: progress(f"Waiting for another process that is building {name}.")):
-            _build(runner, folder, text, name, arguments, waves, progress)
-        results = runner.test(hdl_toplevel=name, test_module=bench, build_dir=folder, test_dir=work, waves=waves,
-                              test_filter=test, results_xml=str(work / "results.xml"))
+            if not (folder / "built").exists():
+                progress(f"Building the cocotb simulator of {name}, once per design.")
+                folder.mkdir(parents=True, exist_ok=True)
+                source = folder / f"{name}.v"
+                source.write_text(text)
+                runner.build(sources=[source], hdl_toplevel=name, build_dir=folder, build_args=arguments, waves=waves,
+                             timescale=("1ns", "1ps"), log_file=folder / "build.log")
+                (folder / "built").touch()
+        results = work / "results.xml"
+        try:
+            runner.test(hdl_toplevel=name, hdl_toplevel_lang="verilog", test_module=bench, build_dir=folder, test_dir=work,
+                        waves=waves, test_filter=test, results_xml=str(results))
+        except SystemExit:
+            if not results.exists():
+                raise BenchFailed(f"The simulator of {name} ended before {bench} did; its words are above.") from None
     ran, failed = get_results(results)
     if failed or not ran:
         raise BenchFailed(f"{failed} of {ran} tests of {bench} failed with seed {seed}." if ran else f"{bench} ran no test.")
     return ran
-
-
-def _build(runner, folder: Path, text: str, name: str, arguments: list[str], waves: bool, progress) -> None:
-    built = folder / "built"
-    if not built.exists():
-        progress(f"Building the cocotb simulator of {name}, once per design.")
-    folder.mkdir(parents=True, exist_ok=True)
-    source = folder / f"{name}.v"
-    if not source.exists():
-        source.write_text(text)
-    # When nothing has changed this only tells the runner what it needs for its tests, and make finds nothing to do.
-    runner.build(sources=[source], hdl_toplevel=name, build_dir=folder, build_args=arguments, waves=waves,
-                 timescale=("1ns", "1ps"), log_file=folder / "build.log")
-    built.touch()

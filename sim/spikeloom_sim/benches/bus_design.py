@@ -36,7 +36,7 @@ class BusDesign(wiring.Component):
     data_width : int
         Width of the memory port, in bits.
     axi3 : bool
-        Speak AXI3.
+        Reader and writer speak AXI3; the port is AXI4 all the same, since that is what the bus models know.
 
     Members
     -------
@@ -65,7 +65,7 @@ class BusDesign(wiring.Component):
         self.axi3 = axi3
         super().__init__({
             "s_axil": In(AxiLiteSignature(address_width=12)),
-            "m_axi": Out(AxiSignature(address_width=ADDRESS_WIDTH, data_width=data_width, axi3=axi3)),
+            "m_axi": Out(AxiSignature(address_width=ADDRESS_WIDTH, data_width=data_width)),
             "request_address": In(ADDRESS_WIDTH), "request_beats": In(17), "request_valid": In(1), "request_ready": Out(1),
             "beat_data": Out(data_width), "beat_last": Out(1), "beat_valid": Out(1), "beat_ready": In(1),
             "write_address": In(ADDRESS_WIDTH), "write_data": In(data_width), "write_strobe": In(data_width // 8),
@@ -81,8 +81,9 @@ class BusDesign(wiring.Component):
         connect(m, flipped(self.s_axil), csr.bus)
         for part, prefix in ((reader, "read"), (writer, "write")):
             for path, member, value in part.m_axi.signature.flatten(part.m_axi):
-                outer = getattr(self.m_axi, path[0])
-                m.d.comb += outer.eq(value) if member.flow is Out else value.eq(outer)
+                outer = getattr(self.m_axi, path[0], None)  # AXI4 has no wid
+                if outer is not None:
+                    m.d.comb += outer.eq(value) if member.flow is Out else value.eq(outer)
             m.d.comb += [
                 part.timeout.eq(csr.timeout_cycles),
                 part.drain.eq(csr.control_drain),
