@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from amaranth.lib import wiring
+
 from spikeloom_hw.export import to_verilog
 from spikeloom_hw.shell import Shell
 

@@ -7,6 +7,7 @@ from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, connect, flipped
 from amaranth.sim import Simulator
+
 from spikeloom_hw.lib.stream import Checker
 
 #: Period of the simulated clock, in seconds.
@@ -53,7 +54,7 @@ def simulate(dut, *benches: Callable[..., Awaitable[None]], limit: int = 100_000
     vcd : str, optional
         Write waves to this file.
     """
-    running = {index: bench for index, bench in enumerate(benches)}
+    running = dict(enumerate(benches))
 
     def tracked(index, bench):
         async def run(ctx):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from amaranth.lib import wiring
+
 from spikeloom.driver.errors import BusError, DeadlineExpired, DeviceGone
 from spikeloom_hw.export import port_list, to_verilog
 from spikeloom_hw.shell import Shell

@@ -3,10 +3,11 @@
 import re
 
 import pytest
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
+
 from spikeloom_hw.bus.axi import AxiLiteSignature, AxiSignature
 from spikeloom_hw.export import Port, port_list, to_verilog
 from spikeloom_hw.shell import Shell

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+
 from spikeloom.driver.errors import DeviceGone
 from spikeloom.driver.transport import Buffer, Transport
 

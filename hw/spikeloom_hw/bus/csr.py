@@ -3,6 +3,7 @@
 from amaranth.hdl import Cat, Const, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+
 from spikeloom.arch.registers import WINDOW_BYTES, Access, RegisterMap
 
 from .axi import AxiLiteSignature, Response

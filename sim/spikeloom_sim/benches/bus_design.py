@@ -3,6 +3,7 @@
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
+
 from spikeloom.arch.registers import Access, Field, Register, RegisterMap
 from spikeloom_hw.bus.axi import AxiLiteSignature, AxiSignature
 from spikeloom_hw.bus.axi_reader import AxiReader

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+
 from spikeloom_hw.bus.axi import Response
 from spikeloom_hw.bus.axi_reader import AxiReader
 from spikeloom_sim.memory import AxiMemory

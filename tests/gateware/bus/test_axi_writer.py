@@ -3,6 +3,7 @@
 import random
 
 import pytest
+
 from spikeloom_hw.bus.axi import Response
 from spikeloom_hw.bus.axi_writer import AxiWriter
 from spikeloom_sim.memory import AxiMemory

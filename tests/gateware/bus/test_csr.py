@@ -3,6 +3,7 @@
 import random
 
 import pytest
+
 from spikeloom.arch.registers import Access, Field, Register, RegisterMap, register_map
 from spikeloom_hw.bus.csr import RegisterFile
 from spikeloom_sim.pysim import Stalls, simulate

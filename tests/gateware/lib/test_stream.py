@@ -7,9 +7,9 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+
 from spikeloom_hw.lib.stream import Checker, Queue, SkidBuffer
 from spikeloom_sim.pysim import Checked, Stalls, receive, send, simulate, stall_cases
-
 
 BLOCKS = {
     "queue2": lambda shape: Queue(shape, depth=2),
