@@ -23,9 +23,9 @@ import torch
 from spikeloom.arch import numerics
 from spikeloom.arch.config import ModelConfig
 
-from . import corpus
-from .export import load_float, read
-from .integer_torch import IntegerModel
+from . import corpus, store
+from .export import load_float
+from .integer_torch import IntegerSequences
 from .ngram import CharacterNgram
 from .tokenizer import Tokenizer
 
@@ -72,7 +72,7 @@ def summed_nats(log_probabilities, texts: list[list[int]], config: ModelConfig, 
 class FiringRates:
     """Share of neurons that fire at all, and mean level over D, per group of neurons, over scored positions."""
 
-    GROUPS = ("in", "q", "k", "v", "attn", "mid", "hidden")
+    GROUPS = ("in", "q", "k", "v", "attn", "mid", "up")
 
     def __init__(self, config: ModelConfig):
         c = self.config = config
@@ -101,7 +101,7 @@ class FiringRates:
         return {"all": {"nonzero": round(a / c, 4), "level": round(b / c, 4)}, **table}
 
 
-def sample(model: IntegerModel, tokenizer: Tokenizer, logit_scale: float, count: int, *, temperature: float = 0.8,
+def sample(model: IntegerSequences, tokenizer: Tokenizer, logit_scale: float, count: int, *, temperature: float = 0.8,
            top_k: int = 8, seed: int = 1) -> list[str]:
     """Texts from `<|end|>` on, one seed each, with the device's sampling rule, up to the context or the end token."""
     c = model.config
@@ -146,7 +146,8 @@ def measure(model_folder: Path, *, run: Path | None = None, twin: Path | None = 
     """All figures of one model, and the sampled texts."""
     split = split or corpus.load_default()
     texts = split.held_out[:limit]
-    arrays, config, extra = read(model_folder)
+    stored = store.load(Path(model_folder))
+    arrays, config, scale = stored.tensors, stored.config, stored.logit_scale
     tokenizer = Tokenizer.load(model_folder / "tokenizer.json")
     encoded = tokenizer.encode_all(texts)
     n_bytes, n_tokens = sum(len(t.encode()) for t in texts), sum(map(len, encoded))
@@ -155,7 +156,7 @@ def measure(model_folder: Path, *, run: Path | None = None, twin: Path | None = 
     def entry(total):
         return {"bits_per_byte": round(total / math.log(2) / n_bytes, 5), "nats_per_token": round(total / n_tokens, 5)}
 
-    integer, rates, scale = IntegerModel(arrays, config), FiringRates(config), extra["logit_scale"]
+    integer, rates = IntegerSequences(arrays, config), FiringRates(config)
 
     def log_probabilities(tokens):
         return torch.log_softmax(integer(tokens, rates.trace).double() / scale, -1)

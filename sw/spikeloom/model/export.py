@@ -11,8 +11,6 @@ Weights are input-major int8 [in, out]; the QKV columns are Q | K | V, inside ea
 """
 
 import argparse
-import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +19,7 @@ import torch
 
 from spikeloom.arch.config import THRESHOLD_FRACTION, ModelConfig
 
+from . import store
 from .float_model import FloatModel, ResidualWriter
 from .neurons import Neurons
 from .quantize import scale_of, to_integers
@@ -57,11 +56,8 @@ def channel_integers(weight: torch.Tensor, bits: int) -> tuple[np.ndarray, torch
 
 
 @torch.no_grad()
-def to_parameters(model: FloatModel) -> tuple[dict[str, np.ndarray], ModelConfig, dict]:
-    """Integer parameters by name, the configuration (with its `embed_shift`), and {"logit_scale", "fraction"}.
-
-    `logit_scale` is integer logit units per nat.
-    """
+def to_stored(model: FloatModel, tokenizer_json: str | None = None) -> store.StoredModel:
+    """Integer parameters by name, the configuration (with its `embed_shift`) and the logits' units per nat."""
     c, fraction = model.config, model.fraction
     residual_unit = 2.0**-fraction
     table_scale = model.embed_scale()
@@ -88,25 +84,7 @@ def to_parameters(model: FloatModel) -> tuple[dict[str, np.ndarray], ModelConfig
     unit = scale.item() * model.sn_final.unit[0].item()
     arrays["head.weight"] = to_integers(model.head, scale, c.weight_bits).numpy().astype(np.int8)
     arrays["head.bias"] = np.floor(model.head_bias.double().numpy() / unit + 0.5).astype(np.int32)
-    return arrays, config, {"logit_scale": 1 / unit, "fraction": fraction}
-
-
-def write(folder: Path, arrays: dict[str, np.ndarray], config: ModelConfig, extra: dict) -> None:
-    """`model.safetensors` and `config.json` ({"model": fields of ModelConfig, "logit_scale", "fraction", ...})."""
-    from safetensors.numpy import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({"model": config.to_dict(), **extra}, indent=2) + "\n")
-
-
-def read(folder: Path) -> tuple[dict[str, np.ndarray], ModelConfig, dict]:
-    """Inverse of `write`."""
-    from safetensors.numpy import load_file
-
-    fields = json.loads((Path(folder) / "config.json").read_text())
-    config = ModelConfig.from_dict(fields.pop("model"))
-    return load_file(Path(folder) / "model.safetensors"), config, fields
+    return store.StoredModel(config, arrays, 1 / unit, tokenizer_json)
 
 
 def load_float(run: Path) -> FloatModel:
@@ -120,8 +98,9 @@ def load_float(run: Path) -> FloatModel:
 
 def export_run(run: Path, out: Path) -> None:
     """Export the newest checkpoint of a training run, with its tokenizer."""
-    write(out, *to_parameters(load_float(run)))
-    shutil.copyfile(Path(run) / "tokenizer.json", out / "tokenizer.json")
+    store.save(Path(out), to_stored(load_float(run), (Path(run) / "tokenizer.json").read_text(encoding="utf-8")))
+    # safetensors creates files that only their owner may read
+    (Path(out) / "model.safetensors").chmod(0o644)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -22,7 +22,7 @@ from spikeloom.arch.config import ModelConfig
 from . import fast_attention
 from .attention import AnnealedWinners, distance_penalty, recency_penalty
 from .neurons import Neurons, unit_of
-from .quantize import fake_quantise, round_to, scale_of
+from .quantize import fake_quantise, round_to, scale_of, straight_through, to_integers
 
 
 def matrix(rows: int, columns: int, deviation: float) -> nn.Parameter:
@@ -137,10 +137,9 @@ class FloatModel(nn.Module):
     def residual(self, tokens: torch.Tensor) -> torch.Tensor:
         """The stream before the first layer [B, T, d]."""
         scale = self.embed_scale()
-        table = self.embed + ((self.embed / scale).round().clamp(-127, 127) * scale - self.embed).detach()
-        x = F.embedding(tokens, table)
+        x = F.embedding(tokens, straight_through(to_integers(self.embed.detach(), scale, 8) * scale, self.embed))
         if self.position is not None:
-            table = self.position + ((self.position / scale).round().clamp(-127, 127) * scale - self.position).detach()
+            table = straight_through(to_integers(self.position.detach(), scale, 8) * scale, self.position)
             x = x + table[: tokens.shape[1]]
         return x
 

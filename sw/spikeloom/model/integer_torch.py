@@ -12,6 +12,8 @@ import torch
 from spikeloom.arch.config import RECENCY_OFF, THRESHOLD_FRACTION, ModelConfig
 from spikeloom.arch.numerics import RESIDUAL_MAX, RESIDUAL_MIN
 
+from . import store
+
 
 def matmul(spikes: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Integer product int64 [..., in] x [in, out], exact while no partial sum exceeds 2^53."""
@@ -26,7 +28,7 @@ def ni_lif(acc: torch.Tensor, base: torch.Tensor, step: torch.Tensor, levels) ->
     return torch.stack(fired).sum(0)
 
 
-class IntegerModel:
+class IntegerSequences:
     """Tokens int64 [B, T] -> integer logits int64 [B, T, V]. `saturations` counts over all calls."""
 
     def __init__(self, arrays: dict[str, np.ndarray], config: ModelConfig):
@@ -37,12 +39,10 @@ class IntegerModel:
         self.qkv_levels = torch.tensor([1] * 2 * c.width + [c.level_v] * c.width)
 
     @classmethod
-    def load(cls, folder: Path | str) -> "IntegerModel":
+    def load(cls, folder: Path | str) -> "IntegerSequences":
         """Read an exported model."""
-        from .export import read
-
-        arrays, config, _ = read(Path(folder))
-        return cls(arrays, config)
+        stored = store.load(Path(folder))
+        return cls(stored.tensors, stored.config)
 
     def _fire(self, acc: torch.Tensor, name: str, levels) -> torch.Tensor:
         return ni_lif(acc, self.parameters[name + ".base"], self.parameters[name + ".step"], levels)
@@ -98,17 +98,17 @@ class IntegerModel:
         for index in range(c.layers):
             at = f"layer{index}."
             s = keep(at + "in", self._fire(x, at + "in", c.level_in))
-            acc = keep(at + "qkv.acc", matmul(s, p[at + "qkv.weight"]))
+            acc = keep(at + "qkv.sum", matmul(s, p[at + "qkv.weight"]))
             qkv = keep(at + "qkv", self._fire(acc, at + "qkv", self.qkv_levels))
             winners = [] if trace is not None else None
-            gathered = keep(at + "gather", self._attend(qkv, winners))
+            gathered = keep(at + "attn.gather", self._attend(qkv, winners))
             if winners:
-                keep(at + "winners", winners[0])
+                keep(at + "attn.winners", winners[0])
             s = keep(at + "attn", self._fire(gathered, at + "attn", c.level_attn))
             x = keep(at + "out", self._write(x, s, at + "out"))
             s = keep(at + "mid", self._fire(x, at + "mid", c.level_mid))
-            acc = keep(at + "up.acc", matmul(s, p[at + "up.weight"]))
-            s = keep(at + "hidden", self._fire(acc, at + "up", c.level_hidden))
+            acc = keep(at + "up.sum", matmul(s, p[at + "up.weight"]))
+            s = keep(at + "up", self._fire(acc, at + "up", c.level_hidden))
             x = keep(at + "down", self._write(x, s, at + "down"))
         s = keep("final", self._fire(x, "final", c.level_final))
         if only_last:

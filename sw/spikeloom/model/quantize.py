@@ -42,12 +42,17 @@ def to_integers(weight: torch.Tensor, scale: torch.Tensor, bits: int) -> torch.T
     return torch.round(weight / scale).clamp(-LARGEST[bits], LARGEST[bits])
 
 
+def straight_through(exact: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """`exact` to the last bit forward (ties in later roundings depend on it), the gradient goes to `value`."""
+    return exact + (value - value.detach())
+
+
 def fake_quantise(weight: torch.Tensor, bits: int, kind: str, largest_exponent: int | None = None) -> torch.Tensor:
     """The weight as the device sees it; the gradient passes straight through."""
     scale = scale_of(weight, bits, kind, largest_exponent)
-    return weight + (to_integers(weight, scale, bits) * scale - weight).detach()
+    return straight_through(to_integers(weight.detach(), scale, bits) * scale, weight)
 
 
 def round_to(value: torch.Tensor, unit) -> torch.Tensor:
     """Round half up to multiples of `unit`, straight through."""
-    return value + (torch.floor(value.detach() / unit + 0.5) * unit - value.detach())
+    return straight_through(torch.floor(value.detach() / unit + 0.5) * unit, value)

@@ -197,7 +197,9 @@ def train(config: dict, *, run: Path, kind: str = "spiking", minutes: float | No
         progress = max(seconds / (60 * minutes) if minutes else 0.0, step / steps if steps else 0.0)
         if progress >= 1 or stop:
             break
-        context = shape.context if progress >= settings["long_from"] else min(settings["short_context"], shape.context)
+        # The twin's learned positions need the full context from the start; the spiking model knows distances only.
+        short = kind == "spiking" and progress < settings["long_from"]
+        context = min(settings["short_context"], shape.context) if short else shape.context
         share = min(1.0, (step + 1) / settings["warmup_steps"]) * (0.01 + 0.495 * (1 + math.cos(math.pi * progress)))
         for optimiser in optimisers:
             for group in optimiser.param_groups:

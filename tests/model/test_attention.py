@@ -1,0 +1,83 @@
+"""Winner-take-all attention: hard form against the contract's operators, the C kernel against the tensors."""
+
+import numpy as np
+import pytest
+import torch
+
+from spikeloom.arch import numerics
+from spikeloom.arch.config import RECENCY_OFF
+from spikeloom.model import fast_attention
+from spikeloom.model.attention import AnnealedWinners, distance_penalty, recency_penalty
+
+SHAPES = [(1, 9, 2, 8, 4, False), (2, 33, 4, 16, 4, False), (2, 17, 4, 16, 3, True), (1, 20, 3, 5, 8, True),
+          (1, 40, 2, 40, 1, False)]
+
+
+def spikes(batch, length, heads, width, rate=0.3):
+    """Binary queries and keys, values of levels 0..4: [B, T, 3 H d]."""
+    binary = (torch.rand(batch, length, 2 * heads * width) < rate).float()
+    return torch.cat((binary, torch.randint(0, 5, (batch, length, heads * width)).float()), -1)
+
+
+def split(x, heads):
+    return [part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in x.chunk(3, -1)]
+
+
+def join(x):
+    return x.transpose(1, 2).flatten(-2)
+
+
+@pytest.mark.parametrize("batch,length,heads,width,k,overlap", SHAPES)
+def test_hard_form_is_the_contract(batch, length, heads, width, k, overlap, seed):
+    """Winners and gathered sums equal `numerics`, position by position."""
+    torch.manual_seed(seed)
+    recency, shifts = (0, 2, 4, RECENCY_OFF)[:heads], tuple(range(k))
+    x = spikes(batch, length, heads, width, 0.2)
+    q, key, v = split(x, heads)
+    y = join(AnnealedWinners.apply(q, key, v, recency_penalty(length, recency), torch.ones(heads), torch.ones(()),
+                                   shifts, overlap))
+    total = sum(2.0**-s for s in shifts)
+    got = y * total * 2 ** max(shifts)  # [B, T, H d]
+    for b in range(batch):
+        for i in range(length):
+            raw = numerics.raw_scores(q[b, :, i].numpy(), key[b, :, : i + 1].transpose(0, 1).numpy())
+            biased = numerics.biased_scores(raw, i - np.arange(i + 1), recency)
+            eligible = raw > 0 if overlap else np.ones_like(raw, bool)
+            chosen = numerics.winners(biased, eligible, k)
+            expected = numerics.gather(v[b, :, : i + 1].transpose(0, 1).numpy(), chosen, shifts)
+            assert np.allclose(got[b, i].numpy(), expected.reshape(-1), atol=1e-3), (b, i)
+
+
+def test_soft_form_is_softmax_attention(seed):
+    """With hardness 0 values and all gradients are those of ordinary attention on the biased scores."""
+    torch.manual_seed(seed)
+    heads, recency = 4, (0, 2, 4, RECENCY_OFF)
+    x, temperature = spikes(2, 21, heads, 8).requires_grad_(), (torch.rand(heads) + 0.5).requires_grad_()
+    penalty = recency_penalty(21, recency)
+    q, k, v = split(x, heads)
+    y = AnnealedWinners.apply(q, k, v, penalty, temperature, torch.zeros(()), (0, 1), False)
+    weights = (((q @ k.mT) - penalty).clamp_min(-1e6) * temperature[:, None, None]).softmax(-1)
+    expected = weights @ v
+    upstream = torch.randn_like(y)
+    got = torch.autograd.grad(y, (x, temperature), upstream, retain_graph=True)
+    assert torch.allclose(y, expected, atol=1e-5)
+    for a, b in zip(got, torch.autograd.grad(expected, (x, temperature), upstream)):
+        assert torch.allclose(a, b, atol=1e-3)
+
+
+@pytest.mark.parametrize("hardness", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("batch,length,heads,width,k,overlap", SHAPES)
+def test_kernel_equals_tensors(batch, length, heads, width, k, overlap, hardness, seed):
+    """Values and gradients of the C kernel are those of the tensor form."""
+    if not fast_attention.available(width):
+        pytest.skip("C compiler: not installed")
+    torch.manual_seed(seed)
+    recency, shifts = (0, 2, 4, RECENCY_OFF)[:heads], tuple(range(k))
+    x, temperature = spikes(batch, length, heads, width).requires_grad_(), (torch.rand(heads) + 0.5).requires_grad_()
+    hard = torch.tensor(hardness)
+    y = join(AnnealedWinners.apply(*split(x, heads), recency_penalty(length, recency), temperature, hard, shifts, overlap))
+    fast, _ = fast_attention.winners(x, distance_penalty(length, recency), temperature, hard, list(shifts), overlap)
+    upstream = torch.randn_like(y)
+    assert torch.allclose(y, fast, atol=1e-4)
+    for a, b in zip(torch.autograd.grad(y, (x, temperature), upstream), torch.autograd.grad(fast, (x, temperature), upstream)):
+        assert torch.allclose(a, b, atol=1e-3, rtol=1e-3)
