@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spikeloom.arch import numerics
@@ -12,7 +12,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 @given(seed=SEEDS, levels=st.integers(1, 8))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_fire_is_ni_lif(seed, levels):
     rng = np.random.default_rng(seed)
     acc = rng.integers(-(1 << 23), 1 << 23, 40)
@@ -37,7 +37,7 @@ def test_sums_are_exact_whether_rows_are_skipped_or_not(share):
 
 
 @given(seed=SEEDS, overlap=st.booleans(), k=st.integers(1, 8), n=st.integers(1, 32))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_competition(seed, overlap, k, n):
     rng = np.random.default_rng(seed)
     heads, width, context = 3, 4, 32

@@ -117,7 +117,7 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, fields: dict) -> "ModelConfig":
         """Inverse of `to_dict`; unknown fields are refused by name."""
-        known = {f for f in cls.__dataclass_fields__}
+        known = set(cls.__dataclass_fields__)
         unknown = sorted(set(fields) - known)
         require(not unknown, f"Unknown model fields: {', '.join(unknown)}.", ValueError)
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})

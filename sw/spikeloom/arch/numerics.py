@@ -95,11 +95,6 @@ def gather(values, chosen, rank_shifts):
 
 # -- sampling ---------------------------------------------------------------------------------------------------
 
-def _rotate(x, n):
-    """Rotate 32-bit words left by n (an int)."""
-    return ((x << n) | (x >> (32 - n))) & MASK32 if n else x
-
-
 def hash32(x):
     """Add-shift-xor hash of 32-bit words (no multiplication): a bijection used to index the noise table.
 
@@ -166,9 +161,8 @@ def checksum(values, lanes):
     sum is rotated left by 5 and xored with it. values int [n], n a multiple of lanes -> int.
     """
     words = np.asarray(values, np.int64).reshape(-1, lanes) & MASK32
-    folded = np.zeros(len(words), np.int64)
-    for lane in range(lanes):
-        folded ^= _rotate(words[:, lane], 2 * lane % 32)
+    turn = 2 * np.arange(lanes) % 32
+    folded = np.bitwise_xor.reduce(((words << turn) | (words >> (32 - turn))) & MASK32, axis=1)
     turns = (5 * np.arange(len(words) - 1, -1, -1)) % 32
     rotated = np.where(turns > 0, ((folded << turns) | (folded >> (32 - turns))) & MASK32, folded)
     return int(np.bitwise_xor.reduce(rotated)) if len(words) else 0

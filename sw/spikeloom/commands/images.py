@@ -10,7 +10,7 @@ from .common import DEFAULT_MODEL, DEFAULT_PRESET, build_image, console, open_im
 
 
 @speaks
-def compile(  # noqa: A001 - the name of the command
+def compile(
     model: Annotated[str, typer.Argument(help="Model by name or folder.")] = DEFAULT_MODEL,
     preset: Annotated[str, typer.Option(help="Machine.")] = DEFAULT_PRESET,
     output: Annotated[Path | None, typer.Option(help="Image file; MODEL-PRESET.loom unless told.")] = None,
@@ -25,8 +25,8 @@ def compile(  # noqa: A001 - the name of the command
     data = write_image(image)
     output = output or Path(f"{image.card['model']['name']}-{preset}.loom")
     output.write_bytes(data)
-    console.print(f"{output}: {len(data):,} bytes, {len(image.program)} commands, streamed: {', '.join(image.card['streamed']) or 'nothing'}.",
-                  highlight=False)
+    streams = ", ".join(image.card["streamed"]) or "nothing"
+    console.print(f"{output}: {len(data):,} bytes, {len(image.program)} commands, streamed: {streams}.", highlight=False)
 
 
 @speaks

@@ -7,22 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..arch.config import NOISE_ENTRIES, AcceleratorConfig, ModelConfig
 from ..arch.commands import Opcode
-from ..arch.layout import RING_DTYPE, TRACE_DTYPE, Image, ImageError, program_words, read_image, write_image
+from ..arch.config import NOISE_ENTRIES, AcceleratorConfig, ModelConfig
+from ..arch.layout import RING_DTYPE, TRACE_DTYPE, Image, program_words
 from ..arch.numerics import noise_table
 from ..arch.registers import MAGIC, VERSION, Mode, Reason
 from .access import Registers
-from .errors import (
-    BadImage,
-    ContextFull,
-    DeadlineExpired,
-    ForeignBitstream,
-    ForeignImage,
-    PromptError,
-    SpikeloomError,
-)
+from .errors import ContextFull, DeadlineExpired, ForeignBitstream, PromptError, SpikeloomError
 from .faults import fault, report
+from .images import check_machine, open_image
 from .transport import Transport
 
 #: Most candidates that the sampler keeps; 0 means all.
@@ -109,7 +102,8 @@ class Device:
     def _check_identity(self):
         magic, version = self.registers.read("magic"), self.registers.read("version")
         if magic != MAGIC:
-            raise ForeignBitstream(f"There is no Spikeloom core at this address: the magic register reads {magic:#010x}, not {MAGIC:#010x}.")
+            raise ForeignBitstream("There is no Spikeloom core at this address: the magic register reads "
+                                   f"{magic:#010x}, not {MAGIC:#010x}.")
         if version != VERSION:
             raise ForeignBitstream(f"The device has register map version {version}, this driver speaks version {VERSION}.")
         found = self.registers.read("fingerprint")
@@ -130,7 +124,8 @@ class Device:
         BadProgram, BusError, DeadlineExpired
             From booting.
         """
-        data, image = self._open_image(image)
+        data, image = open_image(image)
+        check_machine(image, self.cfg)
         self.reset()
         self.image = self.model = None
         self._free_buffers()
@@ -141,31 +136,6 @@ class Device:
             raise SpikeloomError(f"Booting ended with {self.reason.name}.", state=report(self.registers))
         self.clear()
         self.clear_counters()
-
-    def _open_image(self, image):
-        try:
-            if isinstance(image, (str, Path)):
-                image = Path(image).read_bytes()
-            data = write_image(image) if isinstance(image, Image) else bytes(image)
-            image = read_image(data)
-            card = image.card
-            ModelConfig.from_dict(card["model"])
-            needed = {"entries": dict, "labels": list, "logit_scale": (int, float)}
-            if not all(isinstance(card.get(key), kind) for key, kind in needed.items()):
-                raise ValueError("the card lacks entries, labels or the logit scale")
-        except ImageError as error:
-            raise BadImage(str(error), remedy="") from error
-        except OSError as error:
-            raise BadImage(f"The image cannot be read: {error}.") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadImage(f"The image's card is damaged: {error}.") from error
-        if image.fingerprint != self.cfg.fingerprint:
-            raise ForeignImage(f"The image was compiled for machine {card.get('machine')!r} (fingerprint {image.fingerprint:#010x}); "
-                               f"this device is {self.cfg.name!r} ({self.cfg.fingerprint:#010x}).")
-        size = len(image.sections["program"])
-        if size % 32 or not 0 < size // 32 <= self.cfg.program_words:
-            raise BadImage(f"The image's program has {size} bytes; the device holds {self.cfg.program_words} commands of 32.")
-        return data, image
 
     def _send(self, data, image):
         r = self.registers

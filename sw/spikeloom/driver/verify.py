@@ -100,7 +100,7 @@ class Checker:
         expected = list(self._expected())
         for number, (want, got) in enumerate(zip(expected, records)):
             label = f"checksum {number}, position {want[2]}, command {want[1]} ({self.program[want[1]].label})"
-            self.report.check(want, (int(got["checksum"]), int(got["command"]), int(got["position"])), lambda: label)
+            self.report.check(want, (int(got["checksum"]), int(got["command"]), int(got["position"])), lambda label=label: label)
         self.report.check(len(expected), len(records), lambda: "number of checksum records")
 
     def _expected(self):
