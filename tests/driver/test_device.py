@@ -61,6 +61,25 @@ def test_leaving_early_stops_and_keeps_the_conversation_whole(bench):
     assert whole[:4] == taken and whole[position:position + 5] == rest
 
 
+def test_an_iterator_that_nobody_followed_loses_nothing(bench):
+    b = bench()
+    b.device.generate([3], 6, ignore_end=True)
+    while b.device.registers.fields("status")["busy"]:
+        pass
+    rest = ids(b.device.generate([], 5, ignore_end=True))
+    assert rest == b.model.generate([3], 11)[6:]
+
+
+def test_an_old_iterator_ends_when_another_run_begins(bench):
+    b = bench()
+    old = b.device.generate([3], 6, ignore_end=True)
+    first = next(old).id
+    while b.device.registers.fields("status")["busy"]:
+        pass
+    rest = ids(b.device.generate([], 5, ignore_end=True))
+    assert list(old) == [] and [first, *rest] == [b.model.generate([3], 11)[i] for i in (0, 6, 7, 8, 9, 10)]
+
+
 def test_stop_inside_the_prompt_keeps_what_was_not_read(bench):
     b = bench()
     stream = b.device.generate(list(range(1, 11)), 5, ignore_end=True)

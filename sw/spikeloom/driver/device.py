@@ -80,7 +80,11 @@ class Device:
         self.reason = Reason.NONE
         self._card: dict = {}
         self._buffers: dict[str, object] = {}
+        #: Tokens of the conversation that the device has yet to read.
         self._pending: list[int] = []
+        #: Prompt and tokens of a generation that goes on, the position it began at, and whether the device has ended it.
+        self._sequence: list[int] | None = None
+        self._before, self._ended = 0, True
         self._noise_key = None
         #: A power of two that no run can exceed, so that no record is overwritten before it is read.
         self._ring_records = 1 << cfg.max_context.bit_length()
@@ -185,7 +189,7 @@ class Device:
     def clear(self) -> None:
         """Forget the conversation."""
         self.registers.write("control", clear_context=1)
-        self._pending = []
+        self._pending, self._sequence = [], None
 
     def stop(self) -> None:
         """Ask the running generation to end after its current token; it then ends with Reason.STOPPED."""
@@ -206,7 +210,7 @@ class Device:
             self.transport.reset()
             self.image = self.model = None
         self._noise_key = None
-        self._pending = []
+        self._pending, self._sequence = [], None
 
     def counters(self) -> dict[str, int]:
         """All counters of the device since `clear_counters`."""
@@ -255,29 +259,33 @@ class Device:
         self._set_noise(temperature)
         if trace:
             self._prepare_trace(min(self.model.context - self.position, len(prompt) + n_new))
-        before = self.position
+        self._sequence, self._before = list(prompt), self.position
         self._run(Mode.GENERATE, prompt, n_new, sample=temperature > 0, top_k=top_k, seed=seed, dense=dense,
                   ignore_end=ignore_end, trace=trace, stop_on_saturation=stop_on_saturation)
-        return self._stream(prompt, before)
+        return self._stream(self._sequence)
 
-    def _stream(self, prompt, before):
-        sequence = list(prompt)
+    def _stream(self, sequence):
         try:
             for record in self._follow():
                 sequence.append(int(record["token"]))
                 yield Token(int(record["token"]), int(record["position"]), int(record["logit"]), int(record["best"]))
-        finally:
-            self._abandon(sequence)
-            self._pending = sequence[self.position - before:]
+                if self._sequence is not sequence:
+                    return  # another run has begun since
+        except GeneratorExit:
+            if self._sequence is sequence:
+                self.stop()
+                self._settle()
+            raise
+        self._settle()
 
-    def _abandon(self, sequence):
-        """Where the caller left early: stop, and collect what was made meanwhile."""
-        if not self.registers.fields("status")["busy"]:
+    def _settle(self):
+        """Follow an unfinished generation to its end; what the device has not read by then comes before the next prompt."""
+        if self._sequence is None:
             return
-        self.stop()
-        seen = self._seen
-        self._await_end()
-        sequence += [int(r["token"]) for r in self._records(seen)]
+        if not self._ended:
+            self._sequence += [int(record["token"]) for record in self._follow()]
+        self._pending = self._sequence[self.position - self._before:]
+        self._sequence = None
 
     def score(self, ids, *, dense: bool = False, trace: bool = False) -> list[Score]:
         """Teacher forced: what the model thinks of each token, given those before; one Score per token but the first.
@@ -308,7 +316,9 @@ class Device:
         if status["busy"]:
             raise SpikeloomError("The device is still busy with an earlier run.", remedy="Exhaust or close its iterator, or reset().")
         if self.registers.fields("error")["code"] or status["bus_dead"]:
+            self._sequence = None
             raise fault(self.registers, self._card["labels"])
+        self._settle()
         ids = [int(i) for i in ids]
         outside = sorted({i for i in ids if not 0 <= i < self.model.vocabulary})
         if outside:
@@ -338,7 +348,7 @@ class Device:
         r.write("seed", seed & 0xFFFF_FFFF)
         r.write("mode", run=mode, sample=bool(sample), top_k=top_k, interrupt_enable=1, **{k: bool(v) for k, v in flags.items()})
         r.write("control", start=1)
-        self._seen = 0
+        self._seen, self._ended = 0, False
 
     # -- waiting ----------------------------------------------------------------------------------------------
 
@@ -372,15 +382,13 @@ class Device:
 
     def _end(self, status):
         self.registers.write("control", acknowledge=1)
+        self._ended = True
         self.reason = Reason(status["reason"])
         if self.reason == Reason.FAILED:
             raise fault(self.registers, self._card["labels"])
 
-    def _records(self, first, count=None):
+    def _records(self, first, count):
         """Token records first, first + 1, ... of the run."""
-        count = (self.registers.fields("progress")["records"] - first) & 0xFFFF if count is None else count
-        if not count:
-            return []
         buffer = self._buffers["ring"]
         buffer.invalidate()
         ring = buffer.array[:self._ring_records * RING_DTYPE.itemsize].view(RING_DTYPE)
