@@ -1,10 +1,11 @@
 """From a component to Verilog, and to the list of its ports."""
 
 import argparse
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from amaranth.back import verilog
+from amaranth.back import rtlil, verilog
 from amaranth.hdl import Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
@@ -53,7 +54,21 @@ def to_verilog(component: wiring.Component, name: str) -> str:
     """
     port_list(component)
     ports = {port: (value, None) for port, _, value in _flat(component)}
-    return verilog.convert(component, name=name, ports=ports, emit_src=False, strip_internal_attrs=True)
+    netlist = rtlil.convert(component, name=name, ports=ports, emit_src=False)
+    # Not public, but all that `verilog.convert` does beyond this line; a test holds it to that.
+    return verilog._convert_rtlil_text(without_blank_memories(netlist), strip_internal_attrs=True)
+
+
+#: The cell that gives a memory its first contents, when these are all zero.
+_BLANK_MEMORY = re.compile(r"^  cell \$meminit_v2 [^\n]*\n(?:    [^\n]*\n)*?    connect \\DATA \d+'0+\n(?:    [^\n]*\n)*?  end\n", re.MULTILINE)
+
+
+def without_blank_memories(netlist: str) -> str:
+    """RTLIL without the zeros that memories start from.
+
+    Nothing in the core relies on them, a board starts from zeros anyway, and they would be nine tenths of the Verilog.
+    """
+    return _BLANK_MEMORY.sub("", netlist)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -73,14 +73,9 @@ def build_image(name: str, machine: "AcceleratorConfig", streamed: str = "auto",
 
 def open_image(path: Path) -> "Image":
     """Read an image file. Raises BadImage."""
-    from ..arch.layout import ImageError, read_image
+    from ..driver import images
 
-    try:
-        return read_image(path.read_bytes())
-    except ImageError as error:
-        raise BadImage(str(error), remedy="") from error
-    except OSError as error:
-        raise BadImage(f"The image cannot be read: {error}.") from error
+    return images.open_image(path)[1]
 
 
 def open_device(kind: str, machine: "AcceleratorConfig") -> "Device":
@@ -92,8 +87,7 @@ def open_device(kind: str, machine: "AcceleratorConfig") -> "Device":
 
         return Device(Emulator(machine), machine)
     if kind == "rtl":
-        from spikeloom_hw.top import Top
-        from spikeloom_sim.transport import RtlTransport
+        from spikeloom_sim.machine import open_machine
 
-        return Device(RtlTransport(Top(machine), f"spikeloom_{machine.name}"), machine, deadline_s=600)
+        return Device(open_machine(machine), machine, deadline_s=600)
     raise ValueError(f"There is no device {kind!r}; there are: {', '.join(DEVICES)}.")
