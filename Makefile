@@ -34,12 +34,13 @@ lint: ## look for mistakes that need no run
 	$(BIN)/ruff check .
 
 verilog: ## write the Verilog of a preset to build/verilog (PRESET)
-	$(call need,hw)
-	$(BIN)/python -m spikeloom_hw.export $(PRESET) --output build/verilog
+	$(call need,cli hw)
+	@mkdir -p build/verilog
+	$(BIN)/spikeloom verilog --preset $(PRESET) --output build/verilog/spikeloom_$(PRESET).v
 
 train: ## train the stories model (ARGS)
 	$(call need,cli model)
-	$(BIN)/python -m spikeloom.model.train $(ARGS)
+	$(BIN)/spikeloom train $(ARGS)
 
 eval: ## measure a trained model's perplexity (ARGS)
 	$(call need,cli model)
