@@ -107,11 +107,13 @@ class Interpreter:
         """Bounds and counters of the rows read: rows int [n], levels [n]."""
         bits = WEIGHT_BITS[c["weight_code"]]
         size = row_bytes(c["tiles"], bits, self.cfg)
-        if len(rows):
-            end = c["address"] + (int(rows[-1]) + 1) * (size if c["streamed"] else c["tiles"])
-            depth = self.image_bytes if c["streamed"] else self.cfg.resident_words * 8 // bits
-            if end > depth:
-                raise Fault(ErrorCode.BAD_ADDRESS, (c["address"] + int(rows[-1]) * (size if c["streamed"] else c["tiles"])) & 0xFFFF_FFFF)
+        rows = np.asarray(rows, np.int64)
+        # Streamed rows are asked for whole; of resident ones every row's first tile comes before any second one.
+        unit = size if c["streamed"] else 1
+        starts = c["address"] + (rows * size if c["streamed"] else rows * c["tiles"] + np.arange(c["tiles"])[:, None]).reshape(-1)
+        outside = starts[starts + unit > (self.image_bytes if c["streamed"] else self.cfg.resident_words * 8 // bits)]
+        if outside.size:
+            raise Fault(ErrorCode.BAD_ADDRESS, int(outside[0]) & 0xFFFF_FFFF)
         self.counters["rows_wanted"] += len(rows)
         self.counters["event_tiles"] += len(rows) * c["tiles"]
         self.counters["level_tiles"] += int(levels.sum()) * c["tiles"]
