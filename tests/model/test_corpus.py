@@ -1,0 +1,86 @@
+"""Texts, tokens and windows: round trips, held-out parts, and what a window may cross."""
+
+import numpy as np
+import pytest
+
+from spikeloom.model import corpus
+from spikeloom.model.evaluate import sample_statistics, windows
+from spikeloom.model.ngram import CharacterNgram
+from spikeloom.model.tokenizer import END, Tokenizer, UnknownCharacter
+
+TEXTS = ["Once upon a time, a cat sat.\n\"Hello,\" it said.", "A dog didn't run; the cat ran away!", "Two  blanks, one tab?"] * 4
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    pytest.importorskip("tokenizers", reason="tokenizers: not installed")
+    return Tokenizer.train(TEXTS, 60)
+
+
+def test_tokenizer_round_trip(tokenizer, tmp_path):
+    """Every text of the known characters comes back exactly, also after saving; the end token is id 0."""
+    tokenizer.save(tmp_path / "tokenizer.json")
+    again = Tokenizer.load(tmp_path / "tokenizer.json")
+    for text in [*TEXTS, " a  nice \n\n cat", "'"]:
+        text = "".join(c for c in text if c in tokenizer.alphabet)
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+        assert again.encode(text) == tokenizer.encode(text)
+    assert tokenizer.size == 60 and tokenizer.backend.token_to_id(END) == 0
+    assert tokenizer.encode_all(TEXTS) == [tokenizer.encode(text) for text in TEXTS]
+
+
+def test_unknown_characters_are_refused(tokenizer):
+    """No silent unknown token."""
+    with pytest.raises(UnknownCharacter, match="'ß', 'é'"):
+        tokenizer.encode("caßé")
+    with pytest.raises(UnknownCharacter):
+        tokenizer.encode(END)
+
+
+def test_windows_stay_inside_texts_where_they_can(seed):
+    """A window of a text at least as long as itself never crosses the border; targets follow their tokens."""
+    stream = corpus.TokenStream(0)
+    stream.extend([list(range(100, 150)), list(range(200, 240))], [True, False])
+    tokens, targets = stream.windows(200, 16, np.random.default_rng(seed))
+    for row, following in zip(tokens.tolist(), targets.tolist()):
+        assert 0 not in row[1:]
+        assert following[:-1] == row[1:]
+        assert following[-1] in (row[-1] + 1, 100, 200, 0, -100)
+    assert stream.targets[-1] == -100 and stream.targets[50] == 0
+    assert {row[0] for row in tokens.tolist()} >= {0}
+
+
+def test_shakespeare_comes_with_the_project():
+    """42 texts, the end of each held out, nothing lost."""
+    split = corpus.load_shakespeare()
+    assert len(split.train) == len(split.development) == len(split.held_out) == 42
+    whole = "".join(a + b + c for a, b, c in zip(split.train, split.development, split.held_out))
+    assert len(whole) == 5_055_528 - 41
+    assert "To be, or not to be" in whole
+
+
+def test_held_out_windows_score_every_token_once():
+    """Long texts: each token is scored once and sees at least half a context where that exists."""
+    ids = list(range(1, 60))
+    seen = []
+    for inputs, targets, first in windows(ids, 0, 16):
+        assert len(inputs) <= 16 and (first == 0 or first >= 8)
+        seen += targets[first:]
+    assert seen == ids
+    assert windows([], 0, 16) == []
+
+
+def test_ngram_is_a_distribution_and_learns():
+    """Probabilities sum to one; known text costs less than unknown text."""
+    model = CharacterNgram(4).train(TEXTS)
+    for history in ("", "\0", "the ", "zzz"):
+        assert sum(model.probability(history, c) for c in model.alphabet) == pytest.approx(1)
+    assert model.nats(TEXTS[0]) / len(TEXTS[0]) < model.nats("tac eht nopu") / 12
+
+
+def test_sample_statistics():
+    """Known words and copied word n-grams."""
+    training = ["one two three four five six"]
+    found = sample_statistics(["one two three nine x", "three four five six x"], training, length=3)
+    assert found["known_words"] == pytest.approx(7 / 8)
+    assert found["copied_3_grams"] == pytest.approx(3 / 4)

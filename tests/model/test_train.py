@@ -1,0 +1,87 @@
+"""Training on CPU in seconds: it learns, resumes, and its export measures like its float form."""
+
+import pytest
+import torch
+
+from spikeloom.model import corpus, evaluate, export
+from spikeloom.model.muon import Muon
+from spikeloom.model.softmax_twin import SoftmaxTwin, spiking_parameters
+from spikeloom.model.train import build_model, load_config, train
+
+CONFIG = {
+    "model": {"name": "tiny", "vocabulary": 24, "context": 32, "width": 16, "layers": 2, "heads": 2, "hidden": 24,
+              "recency": [0, 2]},
+    "fraction": 9,
+    "training": {"learning_rate": 0.01, "muon": 1.0, "weight_decay": 0.05, "batch_tokens": 256, "short_context": 16,
+                 "long_from": 0.8, "anneal_until": 0.5, "freeze_from": 0.8, "warmup_steps": 5, "real_share": 1.0},
+}
+SPLIT = corpus.Split("rhyme", ["the cat sat on the mat. the dog sat on the cat.\n" * 8] * 4,
+                     ["the dog sat on the mat.\n" * 6], ["the cat sat on the dog.\n" * 6] * 3)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    pytest.importorskip("tokenizers", reason="tokenizers: not installed")
+    folder = tmp_path_factory.mktemp("run")
+    train(CONFIG, run=folder, steps=150, split=SPLIT, compiled=False, quiet=True, report_every=2.0)
+    return folder
+
+
+def test_training_learns_and_measures(run, tmp_path):
+    """Loss falls far below a uniform guess; exported integers lose no more than 0.005 nats per token."""
+    export.export_run(run, tmp_path / "tiny")
+    figures, sampled = evaluate.measure(tmp_path / "tiny", run=run, split=SPLIT, samples=2)
+    assert figures["integer"]["nats_per_token"] < 1.5
+    assert figures["integer"]["nats_per_token"] == pytest.approx(figures["float"]["nats_per_token"], abs=0.005)
+    assert figures["integer"]["saturations"] == 0 and len(sampled) == 2
+    assert 0 < figures["firing_rates"]["all"]["nonzero"] < 1
+
+
+def test_training_resumes(run):
+    """A second call in the same folder continues from the checkpoint."""
+    before = torch.load(run / "checkpoint.pt", weights_only=False)
+    train(CONFIG, run=run, steps=before["step"] + 3, split=SPLIT, compiled=False, quiet=True)
+    after = torch.load(run / "checkpoint.pt", weights_only=False)
+    assert after["step"] == before["step"] + 3 and after["tokens"] > before["tokens"]
+    assert len((run / "log.csv").read_text().splitlines()) >= 1
+
+
+def test_a_budget_is_demanded(tmp_path):
+    with pytest.raises(ValueError, match="budget"):
+        train(CONFIG, run=tmp_path, split=SPLIT)
+
+
+@pytest.mark.parametrize("name", ["stories-260k", "shakespeare"])
+def test_twin_has_the_spiking_models_size(name):
+    """Within two per cent, and both within 290,000."""
+    config = load_config(name)
+    spiking = build_model(config, "spiking")
+    stored = sum(array.size for array in export.to_stored(spiking.eval()).tensors.values())
+    assert stored == spiking_parameters(spiking.config) <= 290_000
+    twin = SoftmaxTwin.matching(spiking.config)
+    assert twin.parameters_in_all() == pytest.approx(stored, rel=0.02)
+
+
+def test_configs_are_named_when_missing():
+    with pytest.raises(FileNotFoundError, match="stories-260k"):
+        load_config("nowhere")
+
+
+def test_muon_is_torchs_muon(seed):
+    """The batched optimiser steps exactly as `torch.optim.Muon` does one matrix at a time."""
+    if not hasattr(torch.optim, "Muon"):
+        pytest.skip("torch.optim.Muon: this torch has none")
+    torch.manual_seed(seed)
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in ((8, 12), (12, 8), (8, 12))]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    pair = (Muon(ours, lr=0.02, weight_decay=0.1),
+            torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"))
+    for _ in range(3):
+        for a, b in zip(ours, theirs):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        for optimiser in pair:
+            optimiser.step()
+    for a, b in zip(ours, theirs):
+        # Newton-Schulz runs in bfloat16, whose sums depend on the order of a batch.
+        assert torch.allclose(a, b, atol=1e-3)
