@@ -53,7 +53,7 @@ def run_bench(core: wiring.Component, name: str, bench: str, *, work: Path, seed
     top = core if "aclk" in core.signature.members else Shell(core)
     text = to_verilog(top, name)
     tools = verilator.find()
-    arguments = ["--assert", "--x-assign", "fast", "--x-initial", "unique", "-Wno-fatal", "-Wno-lint", "-Wno-style", "-CFLAGS", "-O1"]
+    arguments = ["--assert", "--x-assign", "fast", "--x-initial", "unique", "-Wno-fatal", "-Wno-lint", "-Wno-style", "-CFLAGS", "-O0"]
     key = hashlib.sha256(repr((text, arguments, waves, tools.origin, tools.version, importlib.metadata.version("cocotb"))).encode())
     folder = verilator.cache_folder() / "cocotb" / f"{name}-{key.hexdigest()[:16]}"
     environment = {**tools.environment(), "COCOTB_LOG_LEVEL": os.environ.get("COCOTB_LOG_LEVEL", "WARNING")}

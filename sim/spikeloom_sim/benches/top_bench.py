@@ -1,0 +1,194 @@
+"""Cocotb bench of the whole core: the shipped driver talks to the Verilog through bus models by other authors.
+
+Everything the driver needs is a `Transport`; this one turns its blocking calls into cocotb's waiting ones.
+"""
+
+import random
+
+import cocotb
+import numpy as np
+from cocotb.clock import Clock
+from cocotb.task import bridge, resume
+from cocotb.triggers import ClockCycles, First, RisingEdge
+from cocotbext.axi import AddressSpace, AxiBus, AxiLiteBus, AxiLiteMaster, AxiSlave, MemoryRegion
+from spikeloom.arch.presets import preset
+from spikeloom.compiler import compile_model
+from spikeloom.driver import errors
+from spikeloom.driver.device import Device
+from spikeloom.driver.verify import verify
+from spikeloom.model.integer_model import IntegerModel
+from spikeloom.model.random_model import random_model
+
+from .bus_bench import FaultyRegion, waits
+
+CFG = preset("tiny")
+MEMORY_BYTES = 1 << 20
+PAGE_BYTES = 4096
+
+
+class CocotbBuffer:
+    """Bytes of the modelled memory; the host sees a copy, as on a board without coherence."""
+
+    def __init__(self, region: MemoryRegion, address: int, nbytes: int):
+        self.address = address
+        self.array = np.zeros(nbytes, np.uint8)
+        self._region = region
+
+    def flush(self) -> None:
+        """Host to device."""
+        self._region.mem[self.address:self.address + len(self.array)] = self.array.tobytes()
+
+    def invalidate(self) -> None:
+        """Device to host."""
+        self.array[:] = np.frombuffer(bytes(self._region.mem[self.address:self.address + len(self.array)]), np.uint8)
+
+    def free(self) -> None:
+        """Memory is never used twice in a bench."""
+
+
+class CocotbTransport:
+    """A `spikeloom.driver.transport.Transport` over cocotbext-axi.
+
+    Parameters
+    ----------
+    idle, backpressure : float
+        Chance that whoever drives a channel, or whoever takes from it, waits in a cycle.
+    """
+
+    def __init__(self, dut, idle: float = 0.0, backpressure: float = 0.0):
+        self.dut, self.idle, self.backpressure = dut, idle, backpressure
+        reset = {"reset": dut.aresetn, "reset_active_level": False}
+        self.host = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.aclk, **reset)
+        self.region = FaultyRegion(MEMORY_BYTES)
+        space = AddressSpace(1 << CFG.address_width)
+        space.register_region(self.region, 0)
+        self.memory = AxiSlave(AxiBus.from_prefix(dut, "m_axi"), dut.aclk, target=space, **reset)
+        self._next = PAGE_BYTES
+        self._pause()
+
+    def _pause(self):
+        sources = [self.host.write_if.aw_channel, self.host.write_if.w_channel, self.host.read_if.ar_channel,
+                   self.memory.write_if.b_channel, self.memory.read_if.r_channel]
+        sinks = [self.host.write_if.b_channel, self.host.read_if.r_channel,
+                 self.memory.write_if.aw_channel, self.memory.write_if.w_channel, self.memory.read_if.ar_channel]
+        for channels, chance in ((sources, self.idle), (sinks, self.backpressure)):
+            for n, channel in enumerate(channels):
+                if chance:
+                    channel.set_pause_generator(waits(chance, f"{cocotb.RANDOM_SEED} {n} {chance}"))
+
+    async def start(self):
+        """Clock and fabric reset."""
+        self.dut.aresetn.value = 0
+        cocotb.start_soon(Clock(self.dut.aclk, 10, unit="ns").start())
+        await ClockCycles(self.dut.aclk, 8)
+        self.dut.aresetn.value = 1
+        await ClockCycles(self.dut.aclk, 4)
+
+    cycles = None
+
+    @resume
+    async def read32(self, offset: int) -> int:
+        """Read a register."""
+        return await self.host.read_dword(offset)
+
+    @resume
+    async def write32(self, offset: int, value: int) -> None:
+        """Write a register."""
+        await self.host.write_dword(offset, value)
+
+    def allocate(self, nbytes: int) -> CocotbBuffer:
+        """A page-aligned buffer."""
+        address = self._next
+        self._next += -(-nbytes // PAGE_BYTES) * PAGE_BYTES
+        if self._next > MEMORY_BYTES:
+            raise MemoryError("The modelled memory is full.")
+        return CocotbBuffer(self.region, address, nbytes)
+
+    @resume
+    async def wait_interrupt(self, deadline_s: float, cycles: int | None = None) -> bool:
+        """Wait for the line, 2,000 cycles at most: simulated time is what counts here."""
+        if not int(self.dut.irq.value):
+            await First(RisingEdge(self.dut.irq), ClockCycles(self.dut.aclk, 2000))
+        return bool(int(self.dut.irq.value))
+
+    def reset(self) -> None:
+        """Not used by these benches."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def network(seed: int, streamed):
+    """A random network, its image and its integer model."""
+    config, tensors = random_model(seed)
+    return compile_model(config, tensors, CFG, logit_scale=50.0, streamed=streamed), IntegerModel(config, tensors)
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+@cocotb.parametrize(idle=[0.0, 0.4], backpressure=[0.0, 0.4], streamed=["none", "all"])
+async def writes_what_the_model_writes(dut, idle, backpressure, streamed):
+    """Tokens and checksums of a generation, whoever waits."""
+    seed = random.Random(f"{cocotb.RANDOM_SEED} {idle} {backpressure} {streamed}").randrange(8)
+    image, model = network(seed, streamed)
+    transport = CocotbTransport(dut, idle, backpressure)
+    await transport.start()
+
+    @bridge
+    def host():
+        device = Device(transport, CFG, deadline_s=600)
+        device.load(image)
+        return verify(device, model, [1, 2], 3)
+
+    report = await host()
+    assert report.mismatches == 0, f"seed {seed}: {report.first}"
+    assert len(report.tokens) == 3 and report.compared > 3 * 14
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def a_bus_error_is_typed_and_cured(dut):
+    """SLVERR on a weight row, then a reset, then the right text."""
+    image, model = network(5, "all")
+    transport = CocotbTransport(dut, 0.2, 0.2)
+    await transport.start()
+
+    @bridge
+    def host():
+        device = Device(transport, CFG, deadline_s=600)
+        device.load(image)
+        base = device._buffers["image"].address
+        transport.region.low, transport.region.high = base + PAGE_BYTES, base + (1 << 18)
+        try:
+            list(device.generate([1, 2], 2, ignore_end=True))
+            caught = None
+        except errors.BusError as error:
+            caught = error
+        transport.region.low = transport.region.high = 0
+        device.reset()
+        return caught, verify(device, model, [1, 2], 2)
+
+    caught, report = await host()
+    assert caught is not None and caught.state["error"] == "BUS_READ"
+    assert report.mismatches == 0, report.first
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def the_interrupt_is_a_level_that_the_host_lowers(dut):
+    """irq rises when a run ends and stays until acknowledged."""
+    image, _ = network(5, "none")
+    transport = CocotbTransport(dut)
+    await transport.start()
+
+    @bridge
+    def host():
+        device = Device(transport, CFG, deadline_s=600)
+        device.load(image)
+        device._run(0, [1], 1, ignore_end=True)
+        while not device.registers.fields("status")["done"]:
+            pass
+        before = transport.wait_interrupt(1)
+        device.registers.write("control", acknowledge=1)
+        return before, device.registers.fields("status")
+
+    before, after = await host()
+    assert before and not after["done"] and not after["interrupt"] and not int(dut.irq.value)
