@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from spikeloom.driver.errors import DeviceGone
+from spikeloom.driver.errors import DeadlineExpired, DeviceGone
 from spikeloom.driver.transport import Buffer, Transport
 
 pytest.importorskip("amaranth")
@@ -201,6 +201,17 @@ def test_drains_in_the_middle_of_a_copy(libraries, seed):
             host.copy(source.address, target.address, 100)
             target.invalidate()
             assert np.array_equal(target.array[:800], source.array[:800])
+
+
+def test_register_accesses_have_a_deadline(libraries):
+    with RtlTransport.from_library(libraries["axi4-64"], memory=SMALL, register_deadline=2) as transport:
+        with pytest.raises(DeadlineExpired, match="read of register 0x000 failed: not answered within 2 cycles.*reset"):
+            transport.read32(0)
+        with pytest.raises(DeadlineExpired, match="write of register 0x004 failed: an earlier access is still unanswered"):
+            transport.write32(4, 0)
+        transport.reset()
+        transport.register_deadline = 100
+        assert Host(transport).get("id", "value") == copier.ID
 
 
 def test_waiting_has_two_limits(libraries):
