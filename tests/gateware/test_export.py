@@ -1,6 +1,8 @@
 """`spikeloom_hw.export`: text as Amaranth writes it, less the zeros of memories; netlists without multipliers."""
 
+import os
 import re
+import subprocess
 
 import pytest
 from amaranth.back import rtlil, verilog
@@ -9,10 +11,11 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from spikeloom.arch.presets import preset
 from spikeloom_hw.control.checksum import Checksum
-from spikeloom_hw.export import _flat, to_verilog, without_blank_memories
+from spikeloom_hw.export import _flat, to_verilog, verilog_file, without_blank_memories
 from spikeloom_hw.shell import Shell
 from spikeloom_hw.storage.window_memory import WindowMemory
 from spikeloom_hw.top import Top
+from spikeloom_sim import verilator
 
 FORBIDDEN = re.compile(r"^  cell \$(mul|div|mod|divfloor|modfloor|pow|macc\w*|alu_mul) ", re.MULTILINE)
 
@@ -73,3 +76,18 @@ def test_blank_memories_lose_their_zeros_only():
     assert "$meminit_v2" in text and "$meminit_v2" not in without_blank_memories(text)
     marked = text.replace("connect \\DATA 128'" + "0" * 128, "connect \\DATA 128'" + "0" * 127 + "1")
     assert marked != text and without_blank_memories(marked) == marked
+
+
+@pytest.mark.rtl
+def test_users_verilog_lints_clean(tmp_path):
+    """Verilator's default lint, warnings as errors, on what `spikeloom verilog` writes."""
+    text = verilog_file(Shell(Top(preset("tiny"))), "spikeloom_tiny", about="Machine tiny")
+    path = tmp_path / "spikeloom_tiny.v"
+    path.write_text(text)
+    tools = verilator.find()
+    lint = [str(tools.executable), "--lint-only", "--top-module", "spikeloom_tiny", str(path)]
+    done = subprocess.run(lint, env={**os.environ, **tools.environment()}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "%Warning" not in done.stderr, done.stderr[-3000:]
+    path.write_text(text.replace("endmodule", "  reg kept, some; always @* if (some) kept = 1'b1;\nendmodule", 1))
+    done = subprocess.run(lint, env={**os.environ, **tools.environment()}, capture_output=True, text=True, timeout=300)
+    assert "%Warning-LATCH" in done.stderr and done.returncode

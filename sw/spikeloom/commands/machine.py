@@ -80,13 +80,15 @@ def verilog(
     output: Annotated[Path | None, typer.Option(help="File; standard output unless told.")] = None,
 ) -> None:
     """Write the Verilog of a machine."""
-    from spikeloom_hw.export import to_verilog
+    from spikeloom_hw.export import verilog_file
     from spikeloom_hw.shell import Shell
     from spikeloom_hw.top import Top
 
     from ..arch.presets import preset as machine_of
 
-    text = to_verilog(Shell(Top(machine_of(preset))), f"spikeloom_{preset}")
+    machine = machine_of(preset)
+    about = f"Machine {preset}, fingerprint {machine.fingerprint:#010x}: {machine.board}."
+    text = verilog_file(Shell(Top(machine)), f"spikeloom_{preset}", about=about)
     if output is None:
         typer.echo(text)
     else:
