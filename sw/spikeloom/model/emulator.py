@@ -7,6 +7,7 @@ import numpy as np
 
 from ..arch.commands import COMMAND_WORDS, Opcode, decode
 from ..arch.config import NOISE_ENTRIES, NOISE_WIDTH, AcceleratorConfig, FitError
+from ..arch.cycles import SKIPPED, TOKEN_OVERHEAD, Sampling, command_cycles, run_end_cycles
 from ..arch.layout import RING_RECORD, TRACE_RECORD
 from ..arch.numerics import checksum, pick
 from ..arch.registers import COUNTERS, MAGIC, VERSION, Access, ErrorCode, Mode, Reason, State, register_map
@@ -39,7 +40,8 @@ class Emulator:
     """One machine of a config, with the face of `driver.transport.Transport`.
 
     Time stands still except while the host polls: each read of `status` or `progress`, and each wait for the interrupt,
-    lets the device process one token or more. Knows of no clock: `cycles` counts what the cycle model says, if any.
+    lets the device process one token or more. It has no clock; its counter `cycles` is what the cycle model (`arch.cycles`)
+    says of a device behind a memory of `MemoryTiming`'s defaults.
 
     Parameters
     ----------
@@ -230,6 +232,8 @@ class Emulator:
         try:
             next(self._run)
         except StopIteration as end:
+            if end.value != Reason.BOOTED:
+                self.machine.counters["cycles"] += run_end_cycles(self.cfg, scoring=end.value == Reason.SCORED)
             self._finish(end.value, State.IDLE)
         except Fault as fault:
             self._error = (fault.code, self._index, self._position, fault.address)
@@ -268,6 +272,7 @@ class Emulator:
             picked = self._picked
             made += wanted
             self.machine.counters["tokens"] += 1
+            self.machine.counters["cycles"] += TOKEN_OVERHEAD
             self._position += 1
             index += 1
             if wanted and not scoring and picked == self._get("end_token", "id") and not self._get("mode", "ignore_end"):
@@ -276,7 +281,7 @@ class Emulator:
 
     def _section(self, index, token, wanted):
         """Run commands until HALT."""
-        trace = self._get("mode", "trace")
+        trace, last = self._get("mode", "trace"), None
         while True:
             self._index = index
             command = self._fetch(index)
@@ -284,8 +289,11 @@ class Emulator:
             if command.opcode == Opcode.HALT:
                 return
             if command["head"] and not wanted:
+                self.machine.counters["cycles"] += SKIPPED
                 continue
             before = self.machine.counters["saturations"]
+            self._count_cycles(command, token, last)
+            last = command if command.opcode == Opcode.LINEAR else None
             if command.opcode == Opcode.DUMP:
                 self._dump(command)
             elif command.opcode == Opcode.PICK:
@@ -297,6 +305,19 @@ class Emulator:
             if self.machine.counters["saturations"] > before and self._get("mode", "stop_on_saturation"):
                 raise Fault(ErrorCode.SATURATION)
             self.machine.counters["commands"] += 1
+
+    def _count_cycles(self, command, token, last):
+        """Before the command runs."""
+        rows, sampling = (), None
+        if command.opcode == Opcode.EMBED:
+            rows = [token] + [command["n_in"] + self._position] * command["position_row"]
+        elif command.opcode == Opcode.LINEAR:
+            levels = self.machine.spikes[command["src"], :command["n_in"]]
+            rows = np.arange(command["n_in"]) if self.machine.dense else np.flatnonzero(levels)
+        elif command.opcode == Opcode.PICK and self._get("mode", "sample"):
+            sampling = Sampling(top_k=self._get("mode", "top_k"), vocabulary=self._get("limits", "vocabulary"))
+        self.machine.counters["cycles"] += command_cycles(self.cfg, command, rows=rows, position=self._position,
+                                                          sampling=sampling, before=last)
 
     def _fetch(self, index):
         if index >= self.cfg.program_words:
