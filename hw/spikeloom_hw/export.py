@@ -1,9 +1,7 @@
 """From a component to Verilog, and to the list of its ports."""
 
-import argparse
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from amaranth.back import rtlil, verilog
 from amaranth.hdl import Value
@@ -79,7 +77,8 @@ def verilog_file(component: wiring.Component, name: str, *, about: str) -> str:
 
 
 #: The cell that gives a memory its first contents, when these are all zero.
-_BLANK_MEMORY = re.compile(r"^  cell \$meminit_v2 [^\n]*\n(?:    [^\n]*\n)*?    connect \\DATA \d+'0+\n(?:    [^\n]*\n)*?  end\n", re.MULTILINE)
+_BLANK_MEMORY = re.compile(
+    r"^  cell \$meminit_v2 [^\n]*\n(?:    [^\n]*\n)*?    connect \\DATA \d+'0+\n(?:    [^\n]*\n)*?  end\n", re.MULTILINE)
 
 
 def without_blank_memories(netlist: str) -> str:
@@ -88,26 +87,3 @@ def without_blank_memories(netlist: str) -> str:
     Nothing in the core relies on them, a board starts from zeros anyway, and they would be nine tenths of the Verilog.
     """
     return _BLANK_MEMORY.sub("", netlist)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """``python -m spikeloom_hw.export PRESET --output FOLDER`` writes ``spikeloom_top.v`` of a preset."""
-    from spikeloom.arch.presets import PRESETS, preset
-
-    from .shell import Shell
-    from .top import Top
-
-    parser = argparse.ArgumentParser(prog="spikeloom_hw.export", description=main.__doc__)
-    parser.add_argument("preset", choices=sorted(PRESETS))
-    parser.add_argument("--output", type=Path, default=Path("build/verilog"))
-    options = parser.parse_args(arguments)
-    text = verilog_file(Shell(Top(preset(options.preset))), "spikeloom_top", about=f"Machine {options.preset}")
-    folder = options.output / options.preset
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / "spikeloom_top.v"
-    target.write_text(text)
-    print(f"{target}: {text.count(chr(10)):,} lines")
-
-
-if __name__ == "__main__":
-    main()

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
+
 from spikeloom.arch.config import RECENCY_OFF, AcceleratorConfig, ModelConfig
 from spikeloom.arch.numerics import noise_table, pick
 from spikeloom.arch.presets import preset
@@ -75,7 +76,7 @@ class Case:
 def _draw_model(rng, machine: AcceleratorConfig, seed: int) -> ModelConfig:
     """A network that fits the machine."""
     while True:
-        width = int(rng.choice([w for w in range(machine.lanes, machine.max_width + 1, machine.lanes)]))
+        width = int(rng.choice(range(machine.lanes, machine.max_width + 1, machine.lanes)))
         heads = [width // (machine.segment << level) for level in range(machine.head_levels)
                  if width % (machine.segment << level) == 0 and width >= machine.segment << level]
         if heads:

@@ -4,6 +4,7 @@ import inspect
 import pickle
 
 import pytest
+
 from spikeloom.driver import errors
 
 TYPES = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.SpikeloomError)]

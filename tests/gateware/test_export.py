@@ -9,6 +9,7 @@ from amaranth.back import rtlil, verilog
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+
 from spikeloom.arch.presets import preset
 from spikeloom_hw.control.checksum import Checksum
 from spikeloom_hw.export import _flat, to_verilog, verilog_file, without_blank_memories

@@ -1,6 +1,7 @@
 """Verilated machines for the tests of this folder: two builds, shared by all of them."""
 
 import pytest
+
 from spikeloom.arch.presets import preset
 from spikeloom.driver.device import Device
 from spikeloom_sim.machine import open_machine

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
+
 from spikeloom.arch.layout import TRACE_DTYPE, row_bytes
 from spikeloom.arch.presets import preset
 from spikeloom.arch.registers import ErrorCode, Reason, State

@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+
 from spikeloom.arch.layout import read_image, write_image
 from spikeloom.compiler.image import compile_model
 from spikeloom.driver.device import Device

@@ -1,7 +1,7 @@
 """Copies memory into on-chip tables: the LOAD command."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from spikeloom.arch.commands import Memory

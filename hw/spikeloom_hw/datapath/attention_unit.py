@@ -4,6 +4,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
+
 from spikeloom.arch.config import AcceleratorConfig, bits_for
 
 from ..lib.arith import popcount

@@ -3,6 +3,7 @@
 from amaranth.hdl import Const, Module, Mux, Shape, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+
 from spikeloom.arch.config import bits_for, ceil_div
 
 

@@ -4,6 +4,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
+
 from spikeloom.arch.config import NOISE_ENTRIES, NOISE_WIDTH, AcceleratorConfig, bits_for
 
 from ..storage.window_memory import WindowMemory
@@ -296,7 +297,6 @@ class PickUnit(wiring.Component):
 
     def _build_control(self, m):
         """WAIT, TARGET and best, hash of POSITION and SEED; then FIRST, PASS, JUDGE or ALL; LAST noise."""
-        cfg = self.cfg
         sample, top_k = Signal(), Signal(4)
         seed, position, lane = Signal(32), Signal(16), Signal(self.lane_bits)
         step = Signal(range(Hash32.latency))

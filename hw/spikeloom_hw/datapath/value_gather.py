@@ -3,6 +3,7 @@
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+
 from spikeloom.arch.config import AcceleratorConfig, bits_for
 
 from .winner_tree import winner_layout

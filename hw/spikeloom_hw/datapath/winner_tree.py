@@ -4,6 +4,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
+
 from spikeloom.arch.config import AcceleratorConfig
 
 from .comparator_tree import ComparatorTree

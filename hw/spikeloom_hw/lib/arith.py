@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Signal, Array, Cat, Const, Mux, Shape, Value, signed, unsigned
+from amaranth.hdl import Array, Cat, Const, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.utils import exact_log2
 
 

@@ -11,6 +11,7 @@ from cocotb.clock import Clock
 from cocotb.task import bridge, resume
 from cocotb.triggers import ClockCycles, First, RisingEdge
 from cocotbext.axi import AddressSpace, AxiBus, AxiLiteBus, AxiLiteMaster, AxiSlave, MemoryRegion
+
 from spikeloom.arch.presets import preset
 from spikeloom.compiler import compile_model
 from spikeloom.driver import errors

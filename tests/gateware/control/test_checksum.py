@@ -1,6 +1,7 @@
 """`control.checksum` against `arch.numerics.checksum`."""
 
 import numpy as np
+
 from spikeloom.arch import numerics
 from spikeloom.arch.presets import preset
 from spikeloom_hw.control.checksum import Checksum

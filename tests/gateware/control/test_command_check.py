@@ -1,6 +1,7 @@
 """`control.command_check`: good commands pass, each limit is kept."""
 
 import pytest
+
 from spikeloom.arch.commands import Attention, Command, Memory, Neuron, Opcode, Sink, encode
 from spikeloom.arch.presets import preset
 from spikeloom.arch.registers import ErrorCode
@@ -19,7 +20,8 @@ GOOD = [(Opcode.HALT, {}), (Opcode.PICK, {}), (Opcode.FIRE, FIRE), (Opcode.LINEA
         (Opcode.LINEAR, LINEAR | dict(sink=Sink.LOGITS, base_group=12)),
         (Opcode.LOAD, LOAD | dict(l_address=CFG.parameter_words - 4))]
 BAD = [(Opcode.FIRE, FIRE | change) for change in (
-    dict(groups=0), dict(groups=5), dict(level=0), dict(level=9), dict(neuron=Neuron.T_LIF), dict(params=CFG.parameter_words - 3), dict(steps=2))]
+    dict(groups=0), dict(groups=5), dict(level=0), dict(level=9), dict(neuron=Neuron.T_LIF), dict(steps=2),
+    dict(params=CFG.parameter_words - 3))]
 BAD += [(Opcode.LINEAR, LINEAR | change) for change in (
     dict(tiles=0), dict(tiles=17), dict(tiles=1), dict(n_in=65), dict(dst=0), dict(sink=7), dict(weight_code=3), dict(base_group=13),
     dict(sink=Sink.RESIDUAL, base_group=1), dict(sink=Sink.LOGITS, base_group=13))]
@@ -30,7 +32,8 @@ BAD += [(Opcode.ATTEND, ATTEND | change) for change in (
 BAD += [(Opcode.LOAD, LOAD | dict(l_words=0)), (Opcode.LOAD, LOAD | dict(l_memory=2)), (Opcode.LOAD, LOAD | dict(l_offset=4)),
         (Opcode.DUMP, dict(groups=0)), (Opcode.DUMP, dict(groups=1, d_buffer=5)), (Opcode.EMBED, dict(groups=5, tiles=3))]
 OUTSIDE = [(Opcode.LOAD, LOAD | dict(l_words=40)), (Opcode.LOAD, LOAD | dict(l_address=CFG.parameter_words - 3)),
-           (Opcode.LOAD, LOAD | dict(l_offset=1000)), (Opcode.LOAD, LOAD | dict(l_memory=Memory.RESIDENT, l_address=CFG.resident_words - 3))]
+           (Opcode.LOAD, LOAD | dict(l_offset=1000)),
+           (Opcode.LOAD, LOAD | dict(l_memory=Memory.RESIDENT, l_address=CFG.resident_words - 3))]
 
 
 @pytest.mark.parametrize("expected, cases", [(ErrorCode.NONE, GOOD), (ErrorCode.BAD_PROGRAM, BAD), (ErrorCode.BAD_ADDRESS, OUTSIDE)])

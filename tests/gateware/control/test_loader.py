@@ -3,6 +3,7 @@
 import random
 
 import pytest
+
 from spikeloom.arch.commands import Memory
 from spikeloom.arch.presets import preset
 from spikeloom_hw.control.loader import Loader

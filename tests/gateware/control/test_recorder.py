@@ -1,6 +1,7 @@
 """`control.recorder`: records land where the host looks for them, and count when memory has answered."""
 
 import pytest
+
 from spikeloom.arch.config import AcceleratorConfig
 from spikeloom.arch.presets import preset
 from spikeloom_hw.control.recorder import Recorder
@@ -53,7 +54,8 @@ def test_records_reach_memory(data_width, seed, stall):
         assert ctx.get(dut.idle) and ctx.get(dut.records) == 6 and ctx.get(dut.full)
         assert ctx.get(dut.trace_count) == 8 and ctx.get(dut.dump_count) == 2 * cfg.lanes * 4
 
-    simulate(dut, feeder(dut.i_token, tokens, "token"), feeder(dut.i_trace, traces, "trace"), feeder(dut.i_dump, dumps, "dump"), memory_side)
+    simulate(dut, feeder(dut.i_token, tokens, "token"), feeder(dut.i_trace, traces, "trace"), feeder(dut.i_dump, dumps, "dump"),
+             memory_side)
 
     def word(at, n):
         return int.from_bytes(bytes(memory[at + i] for i in range(n)), "little")

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from amaranth.hdl import Module, ResetInserter, Signal, unsigned
 from amaranth.lib import memory
+
 from spikeloom.arch.commands import Order
 from spikeloom.arch.presets import preset
 from spikeloom_hw.control.row_scheduler import RowScheduler

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+
 from spikeloom.arch.commands import Buffer, Command, Opcode, encode
 from spikeloom.arch.presets import preset
 from spikeloom.arch.registers import COUNTERS, ErrorCode

@@ -5,6 +5,7 @@ import random
 
 import numpy as np
 import pytest
+
 from spikeloom.arch import numerics
 from spikeloom.arch.config import RECENCY_OFF
 from spikeloom.arch.presets import preset

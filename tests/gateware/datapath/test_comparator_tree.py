@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from amaranth.hdl import Module, Signal, signed, unsigned
 from amaranth.lib import data
+
 from spikeloom_hw.datapath.comparator_tree import ComparatorTree
 from spikeloom_sim.pysim import simulate
 

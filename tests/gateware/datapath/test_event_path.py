@@ -9,6 +9,7 @@ from amaranth.back import rtlil
 from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
+
 from spikeloom.arch.commands import Order
 from spikeloom.arch.config import WEIGHT_BITS
 from spikeloom.arch.layout import pack_rows, tiles_for, weight_code

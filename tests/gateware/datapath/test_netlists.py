@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 from amaranth.back import rtlil
+
 from spikeloom.arch.presets import preset
 from spikeloom_hw.datapath.attention_unit import AttentionUnit
 from spikeloom_hw.datapath.pick_unit import PickUnit

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from spikeloom.arch import numerics
 from spikeloom.arch.layout import pack_parameters
 from spikeloom.arch.presets import preset
@@ -143,7 +144,8 @@ def test_logits_add_their_bias_from_a_base_group():
 def test_query_and_key_are_binary():
     n = 48
     values = np.full(n, 100)
-    results, parts, *_ = run_pass(job(Source.SUMS, Target.QKV, 12, attn_groups=4), values, np.zeros(64), np.zeros(n), np.ones(n), None, tiles=6)
+    results, parts, *_ = run_pass(job(Source.SUMS, Target.QKV, 12, attn_groups=4), values, np.zeros(64), np.zeros(n), np.ones(n), None,
+                                  tiles=6)
     assert (flat(results) == [1] * 32 + [4] * 16).all()
     assert [parts[g] for g in range(12)] == [(g // 4, g % 4) for g in range(12)]
 

@@ -1,6 +1,7 @@
 """`datapath.pe`: every weight times every level, back to back."""
 
 import pytest
+
 from spikeloom.arch.presets import preset
 from spikeloom_hw.datapath.pe import ProcessingElement, level_terms
 from spikeloom_sim.pysim import simulate

@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+
 from spikeloom.arch import numerics
 from spikeloom.arch.presets import preset
 from spikeloom_hw.datapath.pick_unit import PickUnit

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from amaranth.hdl import Module, ResetInserter, Signal
+
 from spikeloom.arch.config import MAX_TILES
 from spikeloom.arch.presets import preset
 from spikeloom_hw.datapath.spike_engine import SpikeEngine

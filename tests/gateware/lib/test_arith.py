@@ -5,6 +5,7 @@ import random
 import pytest
 from amaranth.hdl import Cat, Module, Signal, signed, unsigned
 from amaranth.sim import Simulator
+
 from spikeloom_hw.lib import arith
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import random
 
 import pytest
+
 from spikeloom.arch.presets import preset
 from spikeloom_hw.storage.kv_cache import KvCache
 from spikeloom_sim.pysim import simulate

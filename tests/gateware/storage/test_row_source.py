@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from amaranth.hdl import Module, ResetInserter, Signal
+
 from spikeloom.arch.config import WEIGHT_BITS
 from spikeloom.arch.layout import pack_rows, row_bytes, tiles_for, weight_code
 from spikeloom.arch.presets import preset

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+
 from spikeloom.arch.presets import preset
 from spikeloom_hw.storage.spike_buffer import SpikeBuffer
 from spikeloom_sim.pysim import simulate
