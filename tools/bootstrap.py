@@ -71,6 +71,11 @@ def is_current(stamp, wanted):
     return found, same and set(wanted["extras"]) <= set(found.get("extras", []))
 
 
+#: Neurons by other authors, which the tests compare ours with. They need no more than torch for that, but would bring
+#: gigabytes.
+WITHOUT_DEPENDENCIES = ("spikingjelly==2.0.0; python_version >= '3.11'",)
+
+
 def install(venv, extras):
     """Create the environment where needed and install the project into it."""
     stamp = venv / ".spikeloom.json"
@@ -89,6 +94,9 @@ def install(venv, extras):
     stamp.unlink(missing_ok=True)
     target = f"{ROOT}[{','.join(sorted(extras))}]"
     result = subprocess.run([str(python), "-m", "pip", "install", "--disable-pip-version-check", "-q", "--editable", target])
+    if not result.returncode and "dev" in extras:
+        command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "-q", "--no-deps", *WITHOUT_DEPENDENCIES]
+        result = subprocess.run(command)
     if result.returncode:
         fail("pip could not install what is needed; its words are above. Check the network and call again.")
     stamp.write_text(json.dumps(wanted))
