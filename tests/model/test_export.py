@@ -20,7 +20,7 @@ def settled_model(config: ModelConfig, seed: int) -> FloatModel:
     """A model whose norms have seen data, and whose parameters are nowhere special."""
     torch.manual_seed(seed)
     model = FloatModel(config, fraction=9)
-    for name, parameter in model.named_parameters():
+    for parameter in model.parameters():
         if parameter.ndim == 1:
             parameter.data.add_(torch.randn_like(parameter) * 0.1)
     for group in model.neurons().values():

@@ -25,6 +25,7 @@ from spikeloom.arch.config import ModelConfig
 
 from . import corpus, store
 from .export import load_float
+from .integer_model import IntegerModel
 from .integer_torch import IntegerSequences
 from .ngram import CharacterNgram
 from .tokenizer import Tokenizer
@@ -101,21 +102,17 @@ class FiringRates:
         return {"all": {"nonzero": round(a / c, 4), "level": round(b / c, 4)}, **table}
 
 
-def sample(model: IntegerSequences, tokenizer: Tokenizer, logit_scale: float, count: int, *, temperature: float = 0.8,
-           top_k: int = 8, seed: int = 1) -> list[str]:
+def sample(stored: store.StoredModel, tokenizer: Tokenizer, count: int, *, temperature: float = 0.8, top_k: int = 8,
+           seed: int = 1) -> list[str]:
     """Texts from `<|end|>` on, one seed each, with the device's sampling rule, up to the context or the end token."""
-    c = model.config
-    noise = numerics.noise_table(temperature, logit_scale)
-    streams = [[c.end_token] for _ in range(count)]
-    alive = list(range(count))
-    for position in range(c.context - 1):
-        logits = model(torch.tensor([streams[i] for i in alive]), only_last=True)[:, -1].numpy()
-        for row, i in enumerate(alive):
-            streams[i].append(numerics.pick(logits[row], top_k=top_k, noise=noise, seed=seed + i, position=position))
-        alive = [i for i in alive if streams[i][-1] != c.end_token]
-        if not alive:
-            break
-    return [tokenizer.decode(stream) for stream in streams]
+    c, model = stored.config, IntegerModel(stored.config, stored.tensors)
+    noise = numerics.noise_table(temperature, stored.logit_scale)
+    texts = []
+    for index in range(count):
+        model.clear()
+        ids = model.generate([c.end_token], c.context, ignore_end=False, top_k=top_k, noise=noise, seed=seed + index)
+        texts.append(tokenizer.decode(ids))
+    return texts
 
 
 def sample_statistics(samples: list[str], training: list[str], length: int = 13) -> dict:
@@ -185,7 +182,7 @@ def measure(model_folder: Path, *, run: Path | None = None, twin: Path | None = 
     ngram = CharacterNgram(6).train(split.train)
     nats = sum(ngram.nats(text) for text in texts)
     result["character_6_gram"] = {"bits_per_byte": round(nats / math.log(2) / n_bytes, 5)}
-    sampled = sample(integer, tokenizer, scale, samples)
+    sampled = sample(stored, tokenizer, samples)
     settings = {"temperature": 0.8, "top_k": 8, "seeds": f"1..{samples}"}
     result["samples"] = settings | sample_statistics(sampled, split.train + written)
     return result, sampled

@@ -15,6 +15,7 @@ import json
 import math
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -128,11 +129,87 @@ def build_model(config: dict, kind: str):
     return SoftmaxTwin.matching(ModelConfig.from_dict(config["model"]))
 
 
-def save(path: Path, state: dict) -> None:
-    """Write whole or not at all."""
-    partial = path.with_suffix(".part")
-    torch.save(state, partial)
-    partial.rename(path)
+class Run:
+    """A run folder: model, optimisers and counters, as a checkpoint finds or starts them."""
+
+    def __init__(self, folder: Path, config: dict, kind: str, seed: int):
+        self.folder, self.config, self.kind = folder, config, kind
+        self.model = build_model(config, kind)
+        self.optimisers = build_optimisers(self.model, config["training"])
+        self.step, self.tokens, self.before, self.progress = 0, 0, 0.0, 0.0
+        if (folder / "checkpoint.pt").exists():
+            self._restore(torch.load(folder / "checkpoint.pt", weights_only=False))
+        self.random = np.random.default_rng((seed, self.step))
+        self.start = self.saved = self.reported = time.time()
+
+    def _restore(self, state: dict) -> None:
+        self.model.load_state_dict(state["model"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"]):
+            # The peak rate is the config's, which may have changed since.
+            peaks = [group["peak"] for group in optimiser.param_groups]
+            optimiser.load_state_dict(saved)
+            for group, peak in zip(optimiser.param_groups, peaks):
+                group["peak"] = peak
+        self.step, self.tokens, self.before = state["step"], state["tokens"], state["seconds"]
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in training, earlier starts included."""
+        return self.before + time.time() - self.start
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
+        partial = self.folder / "checkpoint.part"
+        torch.save({"model": self.model.state_dict(), "optimisers": [o.state_dict() for o in self.optimisers],
+                    "step": self.step, "tokens": self.tokens, "seconds": self.seconds, "progress": self.progress,
+                    "kind": self.kind, "config": self.config}, partial)
+        partial.rename(self.folder / "checkpoint.pt")
+        self.saved = time.time()
+
+    def schedule(self) -> tuple[int, float, float]:
+        """Set learning rate, hardness and norms for the present progress; returns (context, rate, hardness)."""
+        settings, longest = self.config["training"], self.config["model"]["context"]
+        share = min(1.0, (self.step + 1) / settings["warmup_steps"])
+        share *= 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.progress))
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = group["peak"] * share
+        hardness, context = min(1.0, self.progress / settings["anneal_until"]), longest
+        if self.kind == "spiking":
+            self.model.hardness.fill_(hardness)
+            self.model.freeze_norms(self.progress >= settings["freeze_from"])
+            # The twin's learned positions need the full context from the start; this model knows distances only.
+            if self.progress < settings["long_from"]:
+                context = min(settings["short_context"], longest)
+        return context, settings["learning_rate"] * share, hardness
+
+    def learn(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """One step on tokens and targets [B, T]; returns the loss."""
+        loss = F.cross_entropy(self.model(inputs).flatten(0, 1), targets.flatten())
+        self.model.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimiser in self.optimisers:
+            optimiser.step()
+        self.step += 1
+        self.tokens += inputs.numel()
+        return loss.detach()
+
+
+class Log:
+    """`log.csv` of a run, and the same as lines on the screen."""
+
+    def __init__(self, path: Path, quiet: bool):
+        self.path, self.quiet = path, quiet
+        if not path.exists():
+            path.write_text(",".join(COLUMNS) + "\n")
+
+    def write(self, *row) -> None:
+        """One value per column."""
+        with open(self.path, "a", newline="") as file:
+            csv.writer(file).writerow(row)
+        if not self.quiet:
+            print(" ".join(f"{name} {value}" for name, value in zip(COLUMNS, row)), flush=True)
 
 
 def train(config: dict, *, run: Path, kind: str = "spiking", minutes: float | None = None, steps: int | None = None,
@@ -147,95 +224,46 @@ def train(config: dict, *, run: Path, kind: str = "spiking", minutes: float | No
     """
     if not minutes and not steps:
         raise ValueError("Give a budget: minutes, steps, or both.")
-    run = Path(run)
-    run.mkdir(parents=True, exist_ok=True)
+    folder = Path(run)
+    folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    random = np.random.default_rng(seed)
     split = split or corpus.load_default()
     settings, shape = config["training"], ModelConfig.from_dict(config["model"])
-    if not (run / "tokenizer.json").exists():
-        Tokenizer.train(split.train, shape.vocabulary).save(run / "tokenizer.json")
-    tokenizer = Tokenizer.load(run / "tokenizer.json")
-    (run / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    if not (folder / "tokenizer.json").exists():
+        Tokenizer.train(split.train, shape.vocabulary).save(folder / "tokenizer.json")
+    tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     data = Corpus(split, tokenizer, practice, settings["real_share"])
-    development = tokenizer.encode_all([text[:2000] for text in split.development])
-    head = [tokenizer.decode(ids[: shape.context]) for ids in development]
-    bytes_per_token = sum(len(t.encode()) for t in head) / sum(min(len(i), shape.context) for i in development)
+    development = [ids[: shape.context] for ids in tokenizer.encode_all(split.development)]
+    bytes_per_token = sum(len(tokenizer.decode(ids).encode()) for ids in development) / sum(map(len, development))
 
-    model = build_model(config, kind)
-    optimisers = build_optimisers(model, settings)
-    step, tokens, before = 0, 0, 0.0
-    if (run / "checkpoint.pt").exists():
-        state = torch.load(run / "checkpoint.pt", weights_only=False)
-        model.load_state_dict(state["model"])
-        for optimiser, saved_state in zip(optimisers, state["optimisers"]):
-            peaks = [group["peak"] for group in optimiser.param_groups]
-            optimiser.load_state_dict(saved_state)
-            for group, peak in zip(optimiser.param_groups, peaks):
-                group["peak"] = peak
-        step, tokens, before = state["step"], state["tokens"], state["seconds"]
-        random = np.random.default_rng(seed + step)
-    if compiled and hasattr(model, "compile_blocks"):
-        model.compile_blocks()
-    start = time.time()
-    new_log = not (run / "log.csv").exists()
-    log = open(run / "log.csv", "a", newline="")
-    writer = csv.writer(log)
-    if new_log:
-        writer.writerow(COLUMNS)
-
-    def checkpoint(progress: float) -> None:
-        save(run / "checkpoint.pt", {"model": model.state_dict(), "step": step,
-                                     "optimisers": [optimiser.state_dict() for optimiser in optimisers], "tokens": tokens, "seconds": before + time.time() - start, "progress": progress,
-                                     "kind": kind, "config": config})
-
-    stop = []
-    signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
-    running, saved, reported = None, time.time(), time.time()
-    while True:
-        seconds = before + time.time() - start
-        progress = max(seconds / (60 * minutes) if minutes else 0.0, step / steps if steps else 0.0)
-        if progress >= 1 or stop:
+    state, log = Run(folder, config, kind, seed), Log(folder / "log.csv", quiet)
+    if compiled:
+        state.model.compile_blocks()
+    stop: list[bool] = []
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
+    running = None
+    while not stop:
+        state.progress = max(state.seconds / (60 * minutes) if minutes else 0.0, state.step / steps if steps else 0.0)
+        if state.progress >= 1:
             break
-        # The twin's learned positions need the full context from the start; the spiking model knows distances only.
-        short = kind == "spiking" and progress < settings["long_from"]
-        context = min(settings["short_context"], shape.context) if short else shape.context
-        share = min(1.0, (step + 1) / settings["warmup_steps"]) * (0.01 + 0.495 * (1 + math.cos(math.pi * progress)))
-        for optimiser in optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = group["peak"] * share
-        hardness = min(1.0, progress / settings["anneal_until"])
-        if kind == "spiking":
-            model.hardness.fill_(hardness)
-            model.freeze_norms(progress >= settings["freeze_from"])
-        inputs, targets = data.batch(max(1, settings["batch_tokens"] // context), context, random)
-        loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
-        model.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimiser in optimisers:
-            optimiser.step()
-        step += 1
-        tokens += inputs.numel()
-        running = loss.detach() if running is None else running.lerp(loss.detach(), 0.02)
-        if time.time() - reported > report_every:
-            nats = development_loss(model, development, shape.end_token, shape.context)
-            row = (step, round(seconds, 1), round(progress, 4), tokens, context, f"{settings['learning_rate'] * share:.3g}", round(hardness, 3),
-                   round(running.item(), 4), round(nats, 4), round(nats / math.log(2) / bytes_per_token, 4))
-            writer.writerow(row)
-            log.flush()
-            if not quiet:
-                print(" ".join(f"{name} {value}" for name, value in zip(COLUMNS, row)), flush=True)
+        context, rate, hardness = state.schedule()
+        loss = state.learn(*data.batch(max(1, settings["batch_tokens"] // context), context, state.random))
+        running = loss if running is None else running.lerp(loss, 0.02)
+        if time.time() - state.reported > report_every:
+            nats = development_loss(state.model, development, shape.end_token, shape.context)
+            bits = nats / math.log(2) / bytes_per_token
+            log.write(state.step, round(state.seconds, 1), round(state.progress, 4), state.tokens, context, f"{rate:.3g}",
+                      round(hardness, 3), round(running.item(), 4), round(nats, 4), round(bits, 4))
             data.refresh()
-            reported = time.time()
-        if time.time() - saved > save_every:
-            checkpoint(progress)
-            saved = time.time()
+            state.reported = time.time()
+        if time.time() - state.saved > save_every:
+            state.save()
     if kind == "spiking":
-        model.hardness.fill_(1.0)
-    checkpoint(progress)
-    log.close()
-    return model.eval()
+        state.model.hardness.fill_(1.0)
+    state.save()
+    return state.model.eval()
 
 
 def main(arguments: list[str] | None = None) -> None:
