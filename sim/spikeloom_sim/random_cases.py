@@ -6,14 +6,31 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from spikeloom.arch.config import RECENCY_OFF, AcceleratorConfig, ModelConfig
+from spikeloom.arch.layout import Image, read_image, write_image
 from spikeloom.arch.numerics import noise_table, pick
 from spikeloom.arch.presets import preset
+from spikeloom.compiler.image import compile_model
+from spikeloom.driver.device import Device
+from spikeloom.driver.verify import Report, verify
 from spikeloom.model.integer_model import IntegerModel
 from spikeloom.model.random_model import random_model
 
 NEW_TOKENS = 32
 #: Units of a logit per nat that sampled cases assume.
 LOGIT_SCALE = 60.0
+
+
+class Counting(IntegerModel):
+    """An integer model that keeps the sum of its counters."""
+
+    def clear(self):
+        super().clear()
+        self.counts = getattr(self, "counts", Counter())
+
+    def step(self, *args, **kwargs):
+        trace = super().step(*args, **kwargs)
+        self.counts.update(trace.counters)
+        return trace
 
 
 @dataclass(frozen=True)
@@ -53,6 +70,17 @@ class Case:
             if 0.05 <= counts["fired"] / counts["neurons"] <= 0.60 and len(set(said)) >= 4:
                 return config, tensors
         raise RuntimeError(f"No draw of {self} is fit for a comparison.")
+
+    def image(self, network: tuple[ModelConfig, dict[str, np.ndarray]]) -> Image:
+        """The network compiled for the machine, through its bytes."""
+        return read_image(write_image(compile_model(*network, self.machine, logit_scale=LOGIT_SCALE, streamed=self.streamed)))
+
+    def compare(self, device: Device, image: Image, reference: IntegerModel) -> Report:
+        """Run the case on a device, and compare every token and every command's checksum."""
+        device.load(image)
+        device.clear_counters()
+        return verify(device, reference, self.prompt, self.n_new, temperature=self.temperature, top_k=self.top_k, seed=self.seed,
+                      dense=self.dense)
 
     def _listen(self, model: IntegerModel):
         sampling = {}

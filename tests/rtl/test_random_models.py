@@ -4,13 +4,9 @@ from collections import Counter
 
 import pytest
 
-from spikeloom.arch.layout import read_image, write_image
-from spikeloom.compiler.image import compile_model
 from spikeloom.driver.device import Device
-from spikeloom.driver.verify import verify
 from spikeloom.model.emulator import Emulator
-from spikeloom.model.integer_model import IntegerModel
-from spikeloom_sim.random_cases import LOGIT_SCALE, cases
+from spikeloom_sim.random_cases import Counting, cases
 from spikeloom_sim.transport import Stalls
 
 pytestmark = pytest.mark.rtl
@@ -20,34 +16,17 @@ SEEN = Counter()
 RAN = []
 
 
-class Counting(IntegerModel):
-    """An integer model that keeps the sum of its counters."""
-
-    def clear(self):
-        super().clear()
-        self.counts = getattr(self, "counts", Counter())
-
-    def step(self, *args, **kwargs):
-        trace = super().step(*args, **kwargs)
-        self.counts.update(trace.counters)
-        return trace
-
-
 @pytest.mark.parametrize("case", cases(), ids=str)
 def test_every_bit_agrees(case, open_device):
     print(f"seed {case.seed}: {case}")
     config, tensors = case.network()
-    image = read_image(write_image(compile_model(config, tensors, case.machine, logit_scale=LOGIT_SCALE, streamed=case.streamed)))
-    prompt, n_new = case.prompt, case.n_new
-    run = dict(temperature=case.temperature, top_k=case.top_k, seed=case.seed, dense=case.dense)
+    image, n_new = case.image((config, tensors)), case.n_new
 
     device, transport = open_device(case.machine.name, stalls=Stalls(everywhere=case.stall), seed=case.seed + 1)
     reference = Counting(config, tensors)
     reports = []
     for name, it in (("rtl", device), ("emulator", Device(Emulator(case.machine), case.machine))):
-        it.load(image)
-        it.clear_counters()
-        report = verify(it, reference, prompt, n_new, **run)
+        report = case.compare(it, image, reference)
         assert report.mismatches == 0, f"{name}: {report.first}"
         reports.append((report, it.counters()))
     (rtl, rtl_counts), (emulated, emulator_counts) = reports
