@@ -66,7 +66,8 @@ def write(folder: Path, result: dict, tally) -> None:
     rows = resident["rows_wanted"] + resident["rows_skipped"]
     text = [
         "# Performance", "",
-        f"Where the cycles of a token go: model `{result['model']['name']}` on preset `{result['machine']['preset']}`, resident rows, "
+        f"Where the cycles of a token go: model `{result['model']['name']}` (SHA-256 "
+        f"{result['model']['sha256_of_safetensors'][:12]}...) on preset `{result['machine']['preset']}`, resident rows, "
         f"mean over positions {result['data']['positions']} of {len(result['data']['stories'])} held-out texts ({result['data']['name']}). "
         "Counted by the Verilated gateware [sim]; split by the cycle model (`sw/spikeloom/arch/cycles.py`), whose sum is the count.",
         "", *table(tally), "", f"![cycles of a token]({PICTURE})", "",
