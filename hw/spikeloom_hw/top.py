@@ -289,7 +289,7 @@ class Top(wiring.Component):
         m.d.comb += [
             recorder.ring_records.eq(csr.ring_records_value), recorder.trace_bytes.eq(csr.trace_bytes_value),
             recorder.dump_bytes.eq(csr.dump_bytes_value), recorder.clear.eq(csr.control_start & ~seq.busy),
-            recorder.answered.eq(self.writer.o_done), seq.flushed.eq(recorder.idle),
+            recorder.answered.eq(self.writer.o_done), recorder.failed.eq(self.writer.error.valid), seq.flushed.eq(recorder.idle),
             self.checksum.clear.eq(seq.checksum_clear), self.checksum.en.eq(self.neurons.o_valid),
             self.checksum.values.eq(self.neurons.o.values), seq.checksum.eq(self.checksum.value),
             dumper.buffer.eq(c.d_buffer), dumper.groups.eq(c.groups),
@@ -308,7 +308,7 @@ class Top(wiring.Component):
         done = Signal()
         with m.If(csr.control_start | csr.control_acknowledge | csr.control_reset):
             m.d.sync += done.eq(0)
-        with m.If(seq.finished):
+        with m.If(seq.finished & ~csr.control_reset & ~self.reset.drain):
             m.d.sync += done.eq(1)
         dead = self.reader.bus_dead | self.writer.bus_dead
         m.d.comb += [

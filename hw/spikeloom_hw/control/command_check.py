@@ -7,7 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from spikeloom.arch.commands import COMMAND_BITS, FIELDS, Attention, Buffer, Memory, Neuron, Opcode, Sink
+from spikeloom.arch.commands import COMMAND_BITS, FIELDS, Attention, Buffer, Memory, Neuron, Opcode, Order, Sink
 from spikeloom.arch.config import MAX_TILES, WEIGHT_BITS, AcceleratorConfig
 from spikeloom.arch.registers import ErrorCode
 
@@ -60,7 +60,9 @@ class CommandCheck(wiring.Component):
         bad_params = c.params + c.groups > cfg.parameter_words
         bad_neuron = (c.neuron != Neuron.NI_LIF) | (c.level == 0) | (c.level > cfg.level_max) | (c.steps > 1)
         bad_tiles = ((c.tiles == 0) | (c.tiles > MAX_TILES) | (c.weight_code >= len(WEIGHT_BITS))
-                     | (c.groups > (c.tiles << exact_log2(cfg.groups_per_tile))))
+                     | (c.groups > (c.tiles << exact_log2(cfg.groups_per_tile)))
+                     # A streamed row comes whole, so that its tiles cannot be taken apart.
+                     | (c.streamed & (c.order == Order.TILES) & (c.tiles != 1)))
         end = Signal(18)
         m.d.comb += end.eq(c.base_group + c.groups)
 

@@ -1,11 +1,12 @@
 """Reads the program ahead of the sequencer."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from spikeloom.arch.commands import COMMAND_BITS
 from spikeloom.arch.config import AcceleratorConfig
+from spikeloom.arch.registers import ErrorCode
 
 from .command_check import CommandCheck
 
@@ -54,7 +55,7 @@ class Fetch(wiring.Component):
             check.command.eq(self.i_data), check.context.eq(self.context), check.image_bytes.eq(self.image_bytes),
             self.valid.eq(age == self.latency - 1), self.command.eq(self.i_data), self.index.eq(self.address),
             # Past the end of the memory there is nothing that could be a program.
-            self.code.eq(check.code | past_end),
+            self.code.eq(Mux(past_end, ErrorCode.BAD_PROGRAM, check.code)),
         ]
         with m.If(self.redirect):
             m.d.sync += [self.address.eq(self.target), age.eq(0)]

@@ -43,7 +43,9 @@ class Recorder(wiring.Component):
     o : Out(stream of write_layout)
         To the AXI writer.
     answered : In(1)
-        The writer's `o_done`: the oldest request has reached memory.
+        The writer's `o_done`: the oldest request was answered.
+    failed : In(1)
+        A write was answered with an error: no further record counts, since it may not be in memory.
     records : Out(16)
         Token records in memory since `clear`.
     trace_count, dump_count : Out(32)
@@ -70,7 +72,7 @@ class Recorder(wiring.Component):
             "dump_base": In(width), "dump_bytes": In(32),
             "i_token": In(stream.Signature(8 * RING_RECORD.size)), "i_trace": In(stream.Signature(8 * TRACE_RECORD.size)),
             "i_dump": In(stream.Signature(cfg.lanes * 32)),
-            "o": Out(stream.Signature(write_layout(width, cfg.data_width))), "answered": In(1), "records": Out(16),
+            "o": Out(stream.Signature(write_layout(width, cfg.data_width))), "answered": In(1), "failed": In(1), "records": Out(16),
             "trace_count": Out(32), "dump_count": Out(32), "full": Out(1), "idle": Out(1),
         })
 
@@ -96,7 +98,7 @@ class Recorder(wiring.Component):
         m.d.comb += [
             kinds.i.valid.eq(sent & out.last), kinds.i.payload.eq(is_token), kinds.o.ready.eq(self.answered),
         ]
-        with m.If(self.answered & kinds.o.valid & kinds.o.payload):
+        with m.If(self.answered & ~self.failed & kinds.o.valid & kinds.o.payload):
             m.d.sync += self.records.eq(self.records + 1)
         with m.FSM():
             with m.State("CHOOSE"):

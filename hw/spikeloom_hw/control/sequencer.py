@@ -119,12 +119,12 @@ class Sequencer(wiring.Component):
         with m.If(self._token_push):
             m.d.sync += [self.o_token.valid.eq(1), self.o_token.payload.eq(Cat(token, self.position, Const(0, 16), logit, best))]
         # The checksum of a command is complete one cycle after its last result.
-        index = Signal(12)
+        index, position = Signal(12), Signal(16)
         with m.If(self._trace_push):
-            m.d.sync += [self._trace_wait.eq(1), index.eq(self.command_index)]
+            m.d.sync += [self._trace_wait.eq(1), index.eq(self.command_index), position.eq(self.position)]
         with m.If(self._trace_wait & (~self.o_trace.valid | self.o_trace.ready)):
             m.d.sync += [self._trace_wait.eq(0), self.o_trace.valid.eq(1),
-                         self.o_trace.payload.eq(Cat(self.checksum, index, Const(0, 4), self.position))]
+                         self.o_trace.payload.eq(Cat(self.checksum, index, Const(0, 4), position))]
 
     # -- tokens and commands ------------------------------------------------------------------------------------
 
@@ -142,7 +142,7 @@ class Sequencer(wiring.Component):
         m.d.comb += self.prompt_address.eq(self._index)
 
         def finish(reason):
-            m.d.sync += self.reason.eq(reason)
+            m.d.sync += [self.reason.eq(reason), self._elapsed.eq(0)]
             m.next = "FLUSH"
 
         with m.FSM(name="sequencer") as fsm:

@@ -42,7 +42,8 @@ class WindowMemory(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        pointer = Signal(range(self.depth * self.parts + 1))
+        # As wide as what the host may write, so that an index past the end stays past it.
+        pointer = Signal(max(16, (self.depth * self.parts).bit_length()))
         split = exact_log2(self.parts)
         for part in range(self.parts):
             m.submodules[f"part{part}"] = words = memory.Memory(shape=unsigned(self.part_width), depth=self.depth, init=[])

@@ -1,6 +1,6 @@
 """Which commands a machine refuses: the emulator's side of what the gateware checks before it dispatches."""
 
-from ..arch.commands import Attention, Buffer, Command, Memory, Neuron, Opcode, Sink
+from ..arch.commands import Attention, Buffer, Command, Memory, Neuron, Opcode, Order, Sink
 from ..arch.config import MAX_TILES, WEIGHT_BITS, AcceleratorConfig
 from ..arch.registers import ErrorCode
 
@@ -40,7 +40,8 @@ def memory_shape(memory: Memory, cfg: AcceleratorConfig) -> tuple[int, int]:
 
 def _bad_tiles(c, cfg):
     return (not 1 <= c["tiles"] <= MAX_TILES or c["weight_code"] >= len(WEIGHT_BITS)
-            or c["groups"] > c["tiles"] * cfg.groups_per_tile)
+            or c["groups"] > c["tiles"] * cfg.groups_per_tile
+            or c["streamed"] and c["order"] == Order.TILES and c["tiles"] != 1)
 
 
 def _bad_groups(c, cfg):

@@ -252,7 +252,7 @@ class Emulator:
         scoring = self._get("mode", "run") == Mode.SCORE
         n_prompt, n_new = self._get("run", "n_prompt"), self._get("run", "n_new")
         context, vocabulary = self._get("limits", "context"), self._get("limits", "vocabulary")
-        index = made = picked = 0
+        index, made, picked = 0, 0, self._picked
         while True:
             if self._stop:
                 return Reason.STOPPED

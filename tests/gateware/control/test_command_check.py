@@ -2,7 +2,7 @@
 
 import pytest
 
-from spikeloom.arch.commands import Attention, Command, Memory, Neuron, Opcode, Sink, encode
+from spikeloom.arch.commands import Attention, Command, Memory, Neuron, Opcode, Order, Sink, encode
 from spikeloom.arch.presets import preset
 from spikeloom.arch.registers import ErrorCode
 from spikeloom_hw.control.command_check import CommandCheck
@@ -18,13 +18,15 @@ GOOD = [(Opcode.HALT, {}), (Opcode.PICK, {}), (Opcode.FIRE, FIRE), (Opcode.LINEA
         (Opcode.LOAD, LOAD), (Opcode.DUMP, dict(groups=1)), (Opcode.EMBED, dict(groups=4, tiles=2)),
         (Opcode.LINEAR, LINEAR | dict(sink=Sink.RESIDUAL, groups=2, base_group=2)),
         (Opcode.LINEAR, LINEAR | dict(sink=Sink.LOGITS, base_group=12)),
+        (Opcode.LINEAR, LINEAR | dict(streamed=1, order=Order.ROWS)),
+        (Opcode.LINEAR, LINEAR | dict(streamed=1, order=Order.TILES, tiles=1, groups=2)),
         (Opcode.LOAD, LOAD | dict(l_address=CFG.parameter_words - 4))]
 BAD = [(Opcode.FIRE, FIRE | change) for change in (
     dict(groups=0), dict(groups=5), dict(level=0), dict(level=9), dict(neuron=Neuron.T_LIF), dict(steps=2),
     dict(params=CFG.parameter_words - 3))]
 BAD += [(Opcode.LINEAR, LINEAR | change) for change in (
     dict(tiles=0), dict(tiles=17), dict(tiles=1), dict(n_in=65), dict(dst=0), dict(sink=7), dict(weight_code=3), dict(base_group=13),
-    dict(sink=Sink.RESIDUAL, base_group=1), dict(sink=Sink.LOGITS, base_group=13))]
+    dict(sink=Sink.RESIDUAL, base_group=1), dict(sink=Sink.LOGITS, base_group=13), dict(streamed=1, order=Order.TILES))]
 BAD += [(Opcode.LINEAR, QKV | change) for change in (
     dict(attn_groups=0), dict(attn_groups=3), dict(attn_groups=5), dict(kv_base=1), dict(kv_base=CFG.kv_positions - 14))]
 BAD += [(Opcode.ATTEND, ATTEND | change) for change in (

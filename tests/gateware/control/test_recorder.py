@@ -46,9 +46,12 @@ def test_records_reach_memory(data_width, seed, stall):
             if beat.last:
                 done.append(1)
         assert not ctx.get(dut.idle) and ctx.get(dut.records) == 0
-        for _ in done:
+        for number, _ in enumerate(done):
             ctx.set(dut.answered, 1)
             await ctx.tick()
+            if number == 0:
+                ctx.set(dut.answered, 0)
+                await ctx.tick().repeat(3)
         ctx.set(dut.answered, 0)
         await ctx.tick().repeat(40)
         assert ctx.get(dut.idle) and ctx.get(dut.records) == 6 and ctx.get(dut.full)
@@ -62,3 +65,27 @@ def test_records_reach_memory(data_width, seed, stall):
     assert [word(0x1000 + 16 * (i % 4), 16) for i in range(2, 6)] == tokens[2:]
     assert [word(0x2000 + 8 * i, 8) for i in range(8)] == traces[:8]
     assert [word(0x3000 + cfg.lanes * 4 * i, cfg.lanes * 4) for i in range(2)] == dumps[:2]
+
+
+def test_a_record_whose_write_failed_does_not_count():
+    dut = Checked(Recorder(cfg=CONFIGS[64]))
+
+    async def tokens(ctx):
+        ctx.set(dut.ring_records, 4)
+        await send(ctx, dut.i_token, [1, 2, 3])
+
+    async def bench(ctx):
+        await receive(ctx, dut.o, 6)
+        for failed in (0, 1, 1):
+            ctx.set(dut.failed, failed)
+            ctx.set(dut.answered, 1)
+            await ctx.tick()
+            ctx.set(dut.answered, 0)
+            await ctx.tick().repeat(2)
+        assert ctx.get(dut.records) == 1 and ctx.get(dut.idle)
+        ctx.set(dut.clear, 1)
+        await ctx.tick()
+        ctx.set(dut.clear, 0)
+        assert ctx.get(dut.records) == 0
+
+    simulate(dut, tokens, bench)

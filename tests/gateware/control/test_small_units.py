@@ -112,6 +112,8 @@ def test_fetch_reads_ahead_redirects_and_checks():
                 assert ctx.get(dut.valid) and ctx.get(dut.index) == index and ctx.get(dut.command) == words[index]
                 assert ctx.get(dut.code) == (ErrorCode.BAD_PROGRAM if index == 6 else ErrorCode.NONE)
                 await pulse(ctx, dut.take)
+        # Past the end there is no program, whatever the memory answers (a LOAD outside of the image, here).
+        words[CFG.program_words % len(words)] = words[0] = encode(Command(Opcode.LOAD, {"l_words": 1, "l_offset": 1 << 20}))
         ctx.set(dut.target, CFG.program_words)
         await pulse(ctx, dut.redirect)
         await wait(ctx)

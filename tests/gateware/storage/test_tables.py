@@ -65,6 +65,13 @@ def test_window_memory_advances_and_drops_what_is_too_much():
             await ctx.tick()
             first = 0x10 + 4 * (word - 2)
             assert ctx.get(dut.o_data) == int.from_bytes(bytes(range(first, first + 4)), "little")
+        ctx.set(dut.index, 32)  # past the end: must not come back to the start
+        ctx.set(dut.index_strobe, 1)
+        await ctx.tick()
+        ctx.set(dut.index_strobe, 0)
+        ctx.set(dut.data_strobe, 1)
+        await ctx.tick().repeat(3)
+        ctx.set(dut.data_strobe, 0)
         ctx.set(dut.address, 0)
         await ctx.tick()
         assert ctx.get(dut.o_data) == 0
