@@ -108,6 +108,13 @@ def test_overflow_is_proven_impossible_or_refused():
     tensors["layer1.up.weight"][:, 7] = -86
     with pytest.raises(FitError, match="sums of layer1.up can reach 528384"):
         compile_model(config, tensors, machine, logit_scale=1.0)
+    tensors["layer1.up.weight"][:, 7] = 86
+    with pytest.raises(FitError, match="sums of layer1.up can reach 528384"):
+        compile_model(config, tensors, machine, logit_scale=1.0)
+    tensors["layer1.up.weight"][:520, 7] = 127
+    tensors["layer1.up.weight"][520:, 7] = -127  # the whole sum is small, but its positive half may come first
+    with pytest.raises(FitError, match="sums of layer1.up can reach 528320"):
+        compile_model(config, tensors, machine, logit_scale=1.0)
 
 
 @pytest.mark.parametrize("change, words", [

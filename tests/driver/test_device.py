@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from spikeloom.arch.commands import Command, Opcode
-from spikeloom.arch.layout import Image, pack_program, write_image
+from spikeloom.arch.layout import Image, pack_program, unpack_program, write_image
 from spikeloom.arch.presets import preset
 from spikeloom.arch.registers import Reason
 from spikeloom.driver import errors
@@ -333,3 +333,62 @@ def test_closed_devices_are_gone(bench):
 
 def test_programs_hold_no_dumps_unless_asked(bench):
     assert not any(c.opcode == Opcode.DUMP for c in bench(load=False).image.program)
+
+
+# -- runs that nobody looks after -------------------------------------------------------------------------------
+
+def wait_until_idle(device):
+    for _ in range(1000):
+        if not device.registers.fields("status")["busy"]:
+            return
+        device.transport.wait_interrupt(1, 1000)
+    raise AssertionError("still busy")
+
+
+def test_clear_stops_a_run_that_is_under_way(bench):
+    b = bench()
+    stream = b.device.generate([1, 2, 3], 20, ignore_end=True)
+    next(stream)
+    b.device.clear()
+    assert b.device.position == 0 and not list(stream)
+    assert ids(b.device.generate([4], 5, ignore_end=True)) == b.model.generate([4], 5)
+
+
+def test_an_iterator_that_was_never_started_takes_nothing_from_the_next(bench):
+    b = bench()
+    whole = b.model.generate([3], 10)
+    old = b.device.generate([3], 6, ignore_end=True)
+    wait_until_idle(b.device)
+    new = b.device.generate([], 4, ignore_end=True)
+    assert not ids(old)
+    assert ids(new) == whole[6:]
+    old = b.device.generate([], 2, ignore_end=True)
+    wait_until_idle(b.device)
+    b.device.score([1, 2, 3])
+    assert not ids(old)
+
+
+def test_an_image_that_did_not_boot_is_not_loaded(bench, tiny):
+    b = bench()
+    program = unpack_program(b.image.sections["program"])
+    broken = Image(b.image.fingerprint, b.image.sections | {"program": pack_program(
+        [replace(c, fields=c.fields | {"l_words": 0}) if c.opcode == Opcode.LOAD else c for c in program])})
+    with pytest.raises(errors.BadProgram):
+        b.device.load(write_image(broken))
+    b.device.reset()
+    with pytest.raises(errors.SpikeloomError, match="No image"):
+        b.device.generate([1, 2], 3)
+    b.device.load(b.image)
+    assert ids(b.device.generate([3], 4, ignore_end=True)) == b.model.generate([3], 4)
+
+
+def test_dumps_of_a_run_without_trace_go_nowhere(bench):
+    b = bench(trace_dumps=True)
+    list(b.device.generate([1, 2], 3, ignore_end=True, trace=True))
+    b.device.load(b.image)
+    mine = b.device.transport.allocate(1 << 16)
+    mine.array[:] = 0
+    mine.flush()
+    list(b.device.generate([1, 2], 3, ignore_end=True))
+    mine.invalidate()
+    assert not mine.array.any()

@@ -133,11 +133,12 @@ class Device:
         self.reset()
         self.image = self.model = None
         self._free_buffers()
-        self._send(data, image)
+        model = self._send(data, image)
         self._run(Mode.BOOT)
         self._await_end()
         if self.reason != Reason.BOOTED:
             raise SpikeloomError(f"Booting ended with {self.reason.name}.", state=report(self.registers))
+        self.image, self.model = image, model
         self.clear()
         self.clear_counters()
 
@@ -157,7 +158,7 @@ class Device:
         r.write("limits", vocabulary=model.vocabulary, context=model.context)
         r.write("end_token", id=model.end_token)
         r.write_window("program", program_words(image.sections["program"]))
-        self.image, self.model = image, model
+        return model
 
     def _allocate(self, name, nbytes):
         """A buffer of at least that size under a name; an old one that is large enough is kept."""
@@ -187,7 +188,10 @@ class Device:
         return self.model.context - self.position - len(self._pending)
 
     def clear(self) -> None:
-        """Forget the conversation."""
+        """Forget the conversation; a generation that is under way is stopped."""
+        if self._sequence is not None and not self._ended:
+            self.stop()
+            self._settle()
         self.registers.write("control", clear_context=1)
         self._pending, self._sequence = [], None
 
@@ -265,6 +269,8 @@ class Device:
         return self._stream(self._sequence)
 
     def _stream(self, sequence):
+        if self._sequence is not sequence:
+            return  # another run began, or the conversation was cleared, before anybody asked for a token
         try:
             for record in self._follow():
                 sequence.append(int(record["token"]))
@@ -344,6 +350,10 @@ class Device:
         r = self.registers
         if prompt:
             r.write_window("prompt", prompt)
+        if not flags.get("trace"):
+            # Records and dumps of a run that nobody asked to trace have no memory: the device drops them.
+            r.write("trace_bytes", 0)
+            r.write("dump_bytes", 0)
         r.write("run", n_prompt=len(prompt), n_new=n_new)
         r.write("seed", seed & 0xFFFF_FFFF)
         r.write("mode", run=mode, sample=bool(sample), top_k=top_k, interrupt_enable=1, **{k: bool(v) for k, v in flags.items()})
