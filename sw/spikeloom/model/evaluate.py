@@ -1,7 +1,6 @@
 """Measures an exported model, its float form, the softmax twin and a character 6-gram on the same held-out stories.
 
-    python -m spikeloom.model.evaluate --model sw/spikeloom/models/stories-260k --run RUN --twin TWIN_RUN \\
-        --out results/stories-260k.json
+    python -m spikeloom.model.evaluate --out results/stories-260k.json
 
 Protocol. Every story stands alone and begins after `<|end|>`. All its tokens are scored, the closing `<|end|>` is not, so
 the bytes are those of the text. A story longer than the context is read in windows that overlap by half: the first
@@ -23,8 +22,7 @@ import torch
 from spikeloom.arch import numerics
 from spikeloom.arch.config import ModelConfig
 
-from . import corpus, store
-from .export import load_float
+from . import corpus, reference, store
 from .integer_model import IntegerModel
 from .integer_torch import IntegerSequences
 from .ngram import CharacterNgram
@@ -166,13 +164,9 @@ def measure(model_folder: Path, *, run: Path | None = None, twin: Path | None = 
     result["integer"]["saturations"] = integer.saturations
     result["firing_rates"] = rates.summary()
     if run is not None:
-        result["float"] = entry(summed_nats(log_softmax_of(load_float(run)), encoded, config))
+        result["float"] = entry(summed_nats(log_softmax_of(reference.load(run)[0]), encoded, config))
     if twin is not None:
-        from .train import build_model
-
-        state = torch.load(Path(twin) / "checkpoint.pt", weights_only=False)
-        softmax = build_model(state["config"], "softmax").eval()
-        softmax.load_state_dict(state["model"])
+        softmax, state = reference.load(twin)
         result["softmax_twin"] = entry(summed_nats(log_softmax_of(softmax), encoded, config))
         result["softmax_twin"] |= {"parameters": softmax.parameters_in_all(), "training_tokens": state["tokens"]}
     written = []
@@ -190,9 +184,9 @@ def measure(model_folder: Path, *, run: Path | None = None, twin: Path | None = 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True, help="folder of the exported model")
-    parser.add_argument("--run", type=Path, help="training run of the float model")
-    parser.add_argument("--twin", type=Path, help="training run of the softmax twin")
+    parser.add_argument("--model", type=Path, default=store.find("stories-260k"), help="folder of the exported model")
+    parser.add_argument("--run", type=Path, help="float model: a training run, or a file; default: the one beside the model")
+    parser.add_argument("--twin", type=Path, help="softmax twin, likewise")
     parser.add_argument("--practice", type=Path, help="practice text, to tell copies from inventions")
     parser.add_argument("--limit", type=int, help="only the first texts")
     parser.add_argument("--samples", type=int, default=20)
@@ -200,6 +194,10 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     np.seterr(all="raise")
+    for name, file in (("run", "float.safetensors"), ("twin", "twin.safetensors")):
+        kept = options.model / "reference" / file
+        if getattr(options, name) is None and kept.exists():
+            setattr(options, name, kept)
     result, sampled = measure(options.model, run=options.run, twin=options.twin, practice=options.practice,
                               limit=options.limit, samples=options.samples)
     command = "python -m spikeloom.model.evaluate " + " ".join(arguments or sys.argv[1:])

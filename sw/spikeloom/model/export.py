@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from spikeloom.arch.config import THRESHOLD_FRACTION, ModelConfig
+from spikeloom.arch.config import THRESHOLD_FRACTION
 
-from . import store
+from . import reference, store
 from .float_model import FloatModel, ResidualWriter
 from .neurons import Neurons
 from .quantize import scale_of, to_integers
@@ -87,18 +87,9 @@ def to_stored(model: FloatModel, tokenizer_json: str | None = None) -> store.Sto
     return store.StoredModel(config, arrays, 1 / unit, tokenizer_json)
 
 
-def load_float(run: Path) -> FloatModel:
-    """The float model of a training run, in evaluation form."""
-    state = torch.load(Path(run) / "checkpoint.pt", weights_only=False)
-    model = FloatModel(ModelConfig.from_dict(state["config"]["model"]), state["config"]["fraction"])
-    model.load_state_dict(state["model"])
-    model.hardness.fill_(1.0)
-    return model.eval()
-
-
 def export_run(run: Path, out: Path) -> None:
     """Export the newest checkpoint of a training run, with its tokenizer."""
-    store.save(Path(out), to_stored(load_float(run), (Path(run) / "tokenizer.json").read_text(encoding="utf-8")))
+    store.save(Path(out), to_stored(reference.load(run)[0], (Path(run) / "tokenizer.json").read_text(encoding="utf-8")))
     # safetensors creates files that only their owner may read
     (Path(out) / "model.safetensors").chmod(0o644)
 

@@ -1,0 +1,66 @@
+"""Float models kept beside a released one, so that anyone can measure them again: safetensors, no pickles.
+
+    python -m spikeloom.model.reference --run RUN --out float.safetensors
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from .float_model import FloatModel
+
+
+def state_of(source: Path) -> dict:
+    """{"config", "model", "tokens", "kind"} of a training run's folder or of a file that `save` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is neither.
+    """
+    source = Path(source)
+    if source.is_dir():
+        state = torch.load(source / "checkpoint.pt", weights_only=False)
+        return {"config": state["config"], "model": state["model"], "tokens": state["tokens"],
+                "kind": "spiking" if "hardness" in state["model"] else "softmax"}
+    with safe_open(source, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        about = json.loads(file.metadata()["spikeloom"])
+    return about | {"model": tensors}
+
+
+def save(run: Path, out: Path) -> None:
+    """Write the newest checkpoint of a run, without its optimisers."""
+    state = state_of(run)
+    about = {name: state[name] for name in ("config", "tokens", "kind")}
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.contiguous().clone() for name, tensor in state["model"].items()}, out, {"spikeloom": json.dumps(about)})
+    Path(out).chmod(0o644)  # safetensors creates files that only their owner may read
+
+
+def load(source: Path) -> tuple[torch.nn.Module, dict]:
+    """The model in evaluation form, and its state's other entries."""
+    from .train import build_model
+
+    state = state_of(source)
+    model = build_model(state["config"], state["kind"])
+    model.load_state_dict(state["model"])
+    if isinstance(model, FloatModel):
+        model.hardness.fill_(1.0)
+    return model.eval(), state
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", type=Path, required=True, help="folder of a training run")
+    parser.add_argument("--out", type=Path, required=True, help="file to write")
+    options = parser.parse_args(arguments)
+    save(options.run, options.out)
+
+
+if __name__ == "__main__":
+    main()
