@@ -1,5 +1,7 @@
 """Generated documents are those that the code generates now."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,3 +14,8 @@ def test_the_register_document_is_up_to_date():
     from spikeloom.commands.machine import REGISTERS_FILE, registers_text
 
     assert (ROOT / REGISTERS_FILE).read_text(encoding="utf-8") == registers_text(), "run: spikeloom registers --write"
+
+
+def test_the_table_of_the_readme_is_that_of_the_results():
+    done = subprocess.run([sys.executable, str(ROOT / "tools" / "readme_table.py"), "--check"], timeout=60)
+    assert done.returncode == 0, "run: python tools/readme_table.py"

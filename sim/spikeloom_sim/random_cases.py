@@ -52,12 +52,14 @@ class Case:
     @property
     def prompt(self) -> list[int]:
         """Token ids."""
-        return [(self.seed * 7 + 3 * i) % self.model.vocabulary for i in range(1 + self.seed % 5)]
+        # The last token made needs no position.
+        length = min(1 + self.seed % 5, self.model.context - NEW_TOKENS + 1)
+        return [(self.seed * 7 + 3 * i) % self.model.vocabulary for i in range(length)]
 
     @property
     def n_new(self) -> int:
-        """Tokens to generate: 32, or what the context has room for."""
-        return min(NEW_TOKENS, self.model.context - len(self.prompt))
+        """Tokens to generate."""
+        return NEW_TOKENS
 
     def network(self) -> tuple[ModelConfig, dict[str, np.ndarray]]:
         """Config and tensors: the first draw that neither falls silent, nor shouts, nor repeats itself."""

@@ -148,7 +148,7 @@ def test_a_reset_in_mid_generation_forgets_the_context_only(open_device):
         works_again(device, model)
 
 
-@pytest.mark.parametrize("offset", range(0, 12))
+@pytest.mark.parametrize("offset", range(12))
 def test_no_interrupt_rises_from_a_soft_reset(streamed, offset):
     """Wherever the end of a run and a reset meet, the device is quiet afterwards."""
     device, transport, model = streamed
@@ -167,7 +167,8 @@ def test_no_interrupt_rises_from_a_soft_reset(streamed, offset):
 
 
 @pytest.mark.parametrize("memory, stalls", [
-    (Memory(latency=200, outstanding=4), Stalls()), (Memory(latency=600, outstanding=4), Stalls()), (Memory(), Stalls(channels={"aw": 0.98}))])
+    (Memory(latency=200, outstanding=4), Stalls()), (Memory(latency=600, outstanding=4), Stalls()),
+    (Memory(), Stalls(channels={"aw": 0.98}))])
 def test_checksums_are_right_behind_a_slow_bus(open_device, memory, stalls):
     device, _, model = bench(open_device, "none", memory=memory, stalls=stalls)
     report = verify(device, model, list(range(1, 11)), 3)

@@ -7,9 +7,10 @@ import pytest
 pytest.importorskip("typer")
 pytest.importorskip("tokenizers")
 
+from typer.testing import CliRunner
+
 from spikeloom.cli import app
 from spikeloom.model import store
-from typer.testing import CliRunner
 
 pytestmark = pytest.mark.rtl
 
