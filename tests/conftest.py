@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def pytest_addoption(parser):
     parser.addoption("--seed", type=int, default=None, help="seed of the fixture `seed`; default: 1")
+    parser.addoption("--all-builds", action="store_true", help="also run what needs further Verilator builds")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -19,6 +20,10 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if "board" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="board: no board here; run on one with -m board"))
+    if not config.getoption("--all-builds"):
+        for item in items:
+            if "builds" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="builds: further Verilator builds; run with --all-builds"))
 
 
 @pytest.fixture
