@@ -3,44 +3,16 @@
 import random
 
 import cocotb
-from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, RisingEdge
-from cocotbext.axi import AddressSpace, AxiBus, AxiLiteBus, AxiLiteMaster, AxiSlave, MemoryRegion
 
 from .bus_design import ID, REGISTERS
+from .buses import Buses
 
 MEMORY_BYTES = 1 << 16
 PAGE_BYTES = 4096
 
 
-def waits(chance: float, seed: str):
-    """Endless generator: 1 pauses a channel for a cycle."""
-    generator = random.Random(seed)
-    while True:
-        yield generator.random() < chance
-
-
-class FaultyRegion(MemoryRegion):
-    """Memory that refuses accesses to a range of addresses; the bus model answers them with SLVERR."""
-
-    low = high = 0
-
-    def _refuse(self, address, length):
-        if address < self.high and self.low < address + length:
-            raise RuntimeError("refused")
-
-    async def read(self, address, length, **options):
-        """Read, or refuse."""
-        self._refuse(address, length)
-        return await super().read(address, length, **options)
-
-    async def write(self, address, data, **options):
-        """Write, or refuse."""
-        self._refuse(address, len(data))
-        await super().write(address, data, **options)
-
-
-class Bench:
+class Bench(Buses):
     """Clock, reset, a host, a memory, and both streams of one design.
 
     Parameters
@@ -50,29 +22,10 @@ class Bench:
     """
 
     def __init__(self, dut, idle: float = 0.0, backpressure: float = 0.0):
-        self.dut = dut
-        self.idle = idle
-        self.backpressure = backpressure
+        super().__init__(dut, idle, backpressure, memory_bytes=MEMORY_BYTES)
         self.random = random.Random(cocotb.RANDOM_SEED)
-        reset = {"reset": dut.aresetn, "reset_active_level": False}
-        self.host = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.aclk, **reset)
-        self.region = FaultyRegion(MEMORY_BYTES)
-        space = AddressSpace(1 << 40)
-        space.register_region(self.region, 0)
-        self.memory = AxiSlave(AxiBus.from_prefix(dut, "m_axi"), dut.aclk, target=space, **reset)
         self.beat_bytes = len(dut.beat_data) // 8
         self.bursts: list[tuple[str, int, int]] = []
-        self._pause()
-
-    def _pause(self):
-        sources = [self.host.write_if.aw_channel, self.host.write_if.w_channel, self.host.read_if.ar_channel,
-                   self.memory.write_if.b_channel, self.memory.read_if.r_channel]
-        sinks = [self.host.write_if.b_channel, self.host.read_if.r_channel,
-                 self.memory.write_if.aw_channel, self.memory.write_if.w_channel, self.memory.read_if.ar_channel]
-        for channels, chance in ((sources, self.idle), (sinks, self.backpressure)):
-            for n, channel in enumerate(channels):
-                if chance:
-                    channel.set_pause_generator(waits(chance, f"{cocotb.RANDOM_SEED} {n} {chance}"))
 
     async def start(self):
         """Start clock and monitors, and reset."""
@@ -80,13 +33,9 @@ class Bench:
         for name in ("request_valid", "request_address", "request_beats", "beat_ready", "write_valid", "write_address",
                      "write_data", "write_strobe", "write_last"):
             getattr(dut, name).value = 0
-        dut.aresetn.value = 0
-        cocotb.start_soon(Clock(dut.aclk, 10, unit="ns").start())
         cocotb.start_soon(self._watch_bursts("ar"))
         cocotb.start_soon(self._watch_bursts("aw"))
-        await ClockCycles(dut.aclk, 8)
-        dut.aresetn.value = 1
-        await ClockCycles(dut.aclk, 4)
+        await super().start()
 
     async def _watch_bursts(self, prefix: str):
         dut = self.dut

@@ -7,10 +7,9 @@ import random
 
 import cocotb
 import numpy as np
-from cocotb.clock import Clock
 from cocotb.task import bridge, resume
 from cocotb.triggers import ClockCycles, First, RisingEdge
-from cocotbext.axi import AddressSpace, AxiBus, AxiLiteBus, AxiLiteMaster, AxiSlave, MemoryRegion
+from cocotbext.axi import MemoryRegion
 
 from spikeloom.arch.presets import preset
 from spikeloom.compiler import compile_model
@@ -20,7 +19,7 @@ from spikeloom.driver.verify import verify
 from spikeloom.model.integer_model import IntegerModel
 from spikeloom.model.random_model import random_model
 
-from .bus_bench import FaultyRegion, waits
+from .buses import Buses
 
 CFG = preset("tiny")
 MEMORY_BYTES = 1 << 20
@@ -47,7 +46,7 @@ class CocotbBuffer:
         """Memory is never used twice in a bench."""
 
 
-class CocotbTransport:
+class CocotbTransport(Buses):
     """A `spikeloom.driver.transport.Transport` over cocotbext-axi.
 
     Parameters
@@ -57,33 +56,8 @@ class CocotbTransport:
     """
 
     def __init__(self, dut, idle: float = 0.0, backpressure: float = 0.0):
-        self.dut, self.idle, self.backpressure = dut, idle, backpressure
-        reset = {"reset": dut.aresetn, "reset_active_level": False}
-        self.host = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.aclk, **reset)
-        self.region = FaultyRegion(MEMORY_BYTES)
-        space = AddressSpace(1 << CFG.address_width)
-        space.register_region(self.region, 0)
-        self.memory = AxiSlave(AxiBus.from_prefix(dut, "m_axi"), dut.aclk, target=space, **reset)
+        super().__init__(dut, idle, backpressure, memory_bytes=MEMORY_BYTES)
         self._next = PAGE_BYTES
-        self._pause()
-
-    def _pause(self):
-        sources = [self.host.write_if.aw_channel, self.host.write_if.w_channel, self.host.read_if.ar_channel,
-                   self.memory.write_if.b_channel, self.memory.read_if.r_channel]
-        sinks = [self.host.write_if.b_channel, self.host.read_if.r_channel,
-                 self.memory.write_if.aw_channel, self.memory.write_if.w_channel, self.memory.read_if.ar_channel]
-        for channels, chance in ((sources, self.idle), (sinks, self.backpressure)):
-            for n, channel in enumerate(channels):
-                if chance:
-                    channel.set_pause_generator(waits(chance, f"{cocotb.RANDOM_SEED} {n} {chance}"))
-
-    async def start(self):
-        """Clock and fabric reset."""
-        self.dut.aresetn.value = 0
-        cocotb.start_soon(Clock(self.dut.aclk, 10, unit="ns").start())
-        await ClockCycles(self.dut.aclk, 8)
-        self.dut.aresetn.value = 1
-        await ClockCycles(self.dut.aclk, 4)
 
     cycles = None
 

@@ -1,0 +1,75 @@
+"""Both buses of a design under cocotb, by bus models of other authors, with every channel able to wait."""
+
+import random
+
+import cocotb
+from cocotb.clock import Clock
+from cocotb.triggers import ClockCycles
+from cocotbext.axi import AddressSpace, AxiBus, AxiLiteBus, AxiLiteMaster, AxiSlave, MemoryRegion
+
+
+def waits(chance: float, seed: str):
+    """Endless generator: 1 pauses a channel for a cycle."""
+    generator = random.Random(seed)
+    while True:
+        yield generator.random() < chance
+
+
+class FaultyRegion(MemoryRegion):
+    """Memory that refuses accesses to a range of addresses; the bus model answers them with SLVERR."""
+
+    low = high = 0
+
+    def _refuse(self, address, length):
+        if address < self.high and self.low < address + length:
+            raise RuntimeError("refused")
+
+    async def read(self, address, length, **options):
+        """Read, or refuse."""
+        self._refuse(address, length)
+        return await super().read(address, length, **options)
+
+    async def write(self, address, data, **options):
+        """Write, or refuse."""
+        self._refuse(address, len(data))
+        await super().write(address, data, **options)
+
+
+class Buses:
+    """A host on ``s_axil`` and a memory behind ``m_axi``.
+
+    Parameters
+    ----------
+    idle, backpressure : float
+        Chance that whoever drives a channel, or whoever takes from it, waits in a cycle.
+    memory_bytes : int
+        Size of the memory, from address 0.
+    """
+
+    def __init__(self, dut, idle: float = 0.0, backpressure: float = 0.0, *, memory_bytes: int):
+        self.dut, self.idle, self.backpressure = dut, idle, backpressure
+        reset = {"reset": dut.aresetn, "reset_active_level": False}
+        self.host = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.aclk, **reset)
+        self.region = FaultyRegion(memory_bytes)
+        space = AddressSpace(1 << 40)
+        space.register_region(self.region, 0)
+        self.memory = AxiSlave(AxiBus.from_prefix(dut, "m_axi"), dut.aclk, target=space, **reset)
+        self._pause()
+
+    def _pause(self):
+        sources = [self.host.write_if.aw_channel, self.host.write_if.w_channel, self.host.read_if.ar_channel,
+                   self.memory.write_if.b_channel, self.memory.read_if.r_channel]
+        sinks = [self.host.write_if.b_channel, self.host.read_if.r_channel,
+                 self.memory.write_if.aw_channel, self.memory.write_if.w_channel, self.memory.read_if.ar_channel]
+        for channels, chance in ((sources, self.idle), (sinks, self.backpressure)):
+            for n, channel in enumerate(channels):
+                if chance:
+                    channel.set_pause_generator(waits(chance, f"{cocotb.RANDOM_SEED} {n} {chance}"))
+
+    async def start(self):
+        """Clock and fabric reset."""
+        self.dut.aresetn.value = 0
+        cocotb.start_soon(Clock(self.dut.aclk, 10, unit="ns").start())
+        await ClockCycles(self.dut.aclk, 8)
+        self.dut.aresetn.value = 1
+        await ClockCycles(self.dut.aclk, 4)
