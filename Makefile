@@ -25,9 +25,11 @@ test: ## run all tests
 	$(call need,cli hw sim model dev)
 	$(BIN)/python -m pytest -q --durations=15 tests
 
-check-fast: ## run the tests that need neither Verilator nor patience
+FAST := tests/arch tests/compiler tests/driver tests/gateware/lib tests/gateware/control $(wildcard tests/test_*.py)
+
+check-fast: ## run the tests that take under a minute: contract, compiler, driver, control
 	$(call need,cli hw sim model dev)
-	$(BIN)/python -m pytest -q -m "not rtl and not slow" tests
+	$(BIN)/python -m pytest -q -m "not rtl and not slow" $(FAST)
 
 lint: ## look for mistakes that need no run
 	$(call need,dev)
