@@ -32,7 +32,7 @@ def rows() -> list[tuple[str, str, str, str]]:
          f"{networks['totals']['mismatches']} of {networks['totals']['compared']:,}", "0", f"`[sim]` {in_networks}"),
         ("`stories-260k` on held-out stories, bits/byte: spiking, integers", f"{bits['integer']:.3f}", "1.10",
          f"`[model]` {in_quality}"),
-        ("the same: float form; softmax twin of equal size; character 6-gram",
+        ("the same: float form; softmax twin of equal size (fewer training tokens: 20 of 70 M); character 6-gram",
          f"{bits['float']:.3f}; {bits['softmax_twin']:.3f}; {bits['character_6_gram']:.3f}", "",
          f"`[model]` {in_quality}"),
         ("words of 20 seeded samples that are in the training text; word 13-grams copied from it",
