@@ -4,16 +4,13 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from spikeloom.arch.commands import COMMAND_BITS, Opcode
+from spikeloom.arch.commands import COMMAND_BITS, TRACED, Opcode
 from spikeloom.arch.config import AcceleratorConfig
 from spikeloom.arch.layout import RING_RECORD, TRACE_RECORD
 from spikeloom.arch.registers import ErrorCode, Mode, Reason, State
 
 from .command_check import fields_of
 from .fetch import Fetch
-
-#: Commands whose output the trace records.
-TRACED = (Opcode.EMBED, Opcode.FIRE, Opcode.LINEAR, Opcode.ATTEND)
 
 
 class Sequencer(wiring.Component):

@@ -27,6 +27,10 @@ class Opcode(IntEnum):
     DUMP = 7      #: buffer -> memory
 
 
+#: Commands of whose output the trace keeps a checksum.
+TRACED = (Opcode.EMBED, Opcode.FIRE, Opcode.LINEAR, Opcode.ATTEND)
+
+
 class Sink(IntEnum):
     """Where the sums of a LINEAR go."""
 

@@ -223,11 +223,6 @@ class AcceleratorConfig:
         return bits_for(self.k_max * (self.level_max << 7))
 
     @property
-    def tile_bytes(self) -> int:
-        """Bytes of one int8 tile row."""
-        return self.cols
-
-    @property
     def beat_bytes(self) -> int:
         """Bytes of one AXI beat."""
         return self.data_width // 8

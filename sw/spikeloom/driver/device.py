@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..arch.commands import Opcode
+from ..arch.commands import TRACED, Opcode
 from ..arch.config import NOISE_ENTRIES, AcceleratorConfig, ModelConfig
 from ..arch.layout import RING_DTYPE, TRACE_DTYPE, Image, program_words
 from ..arch.numerics import noise_table
@@ -23,7 +23,6 @@ TOP_K_MAX = 8
 #: How long one wait for the interrupt lasts before new tokens are looked for: seconds, or cycles of a simulation.
 _POLL_S, _POLL_CYCLES = 0.005, 2_000
 #: Commands whose outputs a trace records.
-_TRACED = (Opcode.EMBED, Opcode.FIRE, Opcode.LINEAR, Opcode.ATTEND)
 
 
 @dataclass(frozen=True)
@@ -409,7 +408,7 @@ class Device:
     def _prepare_trace(self, tokens):
         """Memory for the checksums and dumps of that many tokens."""
         program, r = self.image.program, self.registers
-        commands = sum(c.opcode in _TRACED for c in program)
+        commands = sum(c.opcode in TRACED for c in program)
         dumped = sum(c["groups"] for c in program if c.opcode == Opcode.DUMP) * self.cfg.lanes * 4
         for name, size in (("trace", commands * TRACE_DTYPE.itemsize * tokens), ("dump", dumped * tokens)):
             buffer = self._allocate(name, max(size, 16))

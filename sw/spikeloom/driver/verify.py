@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..arch.commands import Command, Opcode
+from ..arch.commands import TRACED, Command, Opcode
 from ..arch.layout import Image
 from ..arch.numerics import checksum, noise_table, pick
 from .device import Device, Token
@@ -107,7 +107,7 @@ class Checker:
         for position, (trace, head) in enumerate(self._traces):
             for index in range(self._first, len(self.program)):
                 command = self.program[index]
-                if command.opcode not in (Opcode.EMBED, Opcode.FIRE, Opcode.LINEAR, Opcode.ATTEND) or command["head"] and not head:
+                if command.opcode not in TRACED or command["head"] and not head:
                     continue
                 values = covered(command, trace[command.label], self.lanes, self._padding)
                 yield checksum(values, self.lanes), index, position
