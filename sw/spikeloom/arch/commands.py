@@ -25,6 +25,7 @@ class Opcode(IntEnum):
     ATTEND = 5    #: scores -> winners -> gathered values -> spikes
     PICK = 6      #: logits -> token
     DUMP = 7      #: buffer -> memory
+    SWEEP = 8     #: ENCODE: back to the first command of the sweep with the next position; after the last one, go on
 
 
 #: Commands of whose output the trace keeps a checksum.
@@ -32,29 +33,46 @@ TRACED = (Opcode.EMBED, Opcode.FIRE, Opcode.LINEAR, Opcode.ATTEND)
 
 
 class Sink(IntEnum):
-    """Where the sums of a LINEAR go."""
+    """Where the result of a LINEAR, FIRE or EMBED goes; `SINKS` says which takes which."""
 
-    SPIKES = 0    #: neuron -> spike buffer `dst`
-    QKV = 1       #: neuron -> query register, key and value cache (and spike buffer `dst`)
-    RESIDUAL = 2  #: rounded shift, saturating add
-    LOGITS = 3    #: plus bias -> logits buffer
+    SPIKES = 0      #: neuron -> spike buffer `dst`
+    QKV = 1         #: neuron -> query register, key and value cache (and spike buffer `dst`)
+    RESIDUAL = 2    #: rounded shift, saturating add
+    LOGITS = 3      #: plus bias -> logits buffer
+    ADD_SPIKES = 4  #: neuron -> residual += spike << embed_shift, saturating
+    SET_SPIKES = 5  #: neuron -> residual = spike << embed_shift, and spike buffer `dst`
+    SET = 6         #: residual = sum << embed_shift, saturating
+
+
+#: Sinks of each opcode (an ATTEND always goes to SPIKES).
+SINKS = {
+    Opcode.EMBED: (Sink.SET, Sink.SET_SPIKES),
+    Opcode.FIRE: (Sink.SPIKES, Sink.SET_SPIKES),
+    Opcode.LINEAR: (Sink.SPIKES, Sink.QKV, Sink.RESIDUAL, Sink.LOGITS, Sink.ADD_SPIKES),
+}
 
 
 class Neuron(IntEnum):
-    """Neuron of a FIRE, LINEAR or ATTEND. Only NI_LIF has gates so far; the others are refused as BAD_PROGRAM."""
+    """Neuron of a FIRE, LINEAR, ATTEND or EMBED: `arch.numerics.neuron_step`."""
 
-    NI_LIF = 0
-    LIF_HARD = 1
-    LIF_SOFT = 2
-    T_LIF = 3
+    NI_LIF = 0        #: levels 0..D, no membrane
+    LIF_HARD = 1      #: reset to 0 (SpikingJelly, Spikformer family, SpikeDecoder)
+    LIF_SOFT = 2      #: reset by subtraction, then leak (ASN)
+    T_LIF = 3         #: ternary -1, 0, 1, reset by subtraction, then leak
+    LIF_SUBTRACT = 4  #: leak, then reset by the whole threshold (BiSpikCLM, snnTorch)
+    I_LIF = 5         #: levels 0..D over time steps, reset by subtraction, then leak
 
 
 class Attention(IntEnum):
-    """Back end of an ATTEND. Only WTA has gates so far; the others are refused as BAD_PROGRAM."""
+    """Back end of an ATTEND."""
 
-    WTA = 0
-    SFSA = 1
-    SSA = 2
+    WTA = 0   #: the top_k best positions, values shifted by rank
+    SFSA = 1  #: every position whose raw score reaches the head's threshold, values added
+    SSA = 2   #: every position, values (-1, 0, 1) times raw score
+
+
+#: Spike buffers: two take turns between layers, the third gathers the final spikes of all time steps.
+SPIKE_BUFFERS = 3
 
 
 class Order(IntEnum):
@@ -79,6 +97,7 @@ class Buffer(IntEnum):
     SPIKES_1 = 2
     LOGITS = 3
     GATHER = 4
+    SPIKES_2 = 5
 
 
 @dataclass(frozen=True)
@@ -103,15 +122,16 @@ COMMON = _lay_out(
     0,
     ("opcode", 4, "Opcode"),
     ("head", 1, "runs only when the successor of this token is wanted"),
-    ("src", 1, "spike buffer read"),
-    ("dst", 1, "spike buffer written"),
-    ("sink", 3, "Sink of a LINEAR"),
+    ("src", 2, "spike buffer read"),
+    ("dst", 2, "spike buffer written"),
+    ("sink", 3, "Sink of a LINEAR, FIRE or EMBED"),
     ("groups", 14, "groups of lanes channels produced (EMBED, FIRE, LINEAR, ATTEND, DUMP)"),
     ("params", 16, "first group of the parameter table"),
-    ("level", 4, "largest level D of the neuron"),
+    ("level", 4, "largest level D of the neuron; 1 for the LIF kinds and T_LIF"),
     ("neuron", 3, "Neuron"),
     ("leak", 4, "membrane leak shift; 15: none"),
-    ("steps", 4, "time steps T (1: none)"),
+    ("first", 1, "first time step: membranes count as zero"),
+    ("stream", 8, "first slot of the residual store (time step); an ENCODE run adds the position"),
 )
 BODY = 64
 LINEAR = _lay_out(
@@ -122,11 +142,11 @@ LINEAR = _lay_out(
     ("order", 1, "Order"),
     ("streamed", 1, "rows come from memory"),
     ("weight_code", 2, "index into WEIGHT_BITS"),
-    ("base_group", 16, "first group written in the sink (blocks of a wide LINEAR)"),
+    ("base_group", 16, "first group written in the sink (blocks of a wide LINEAR; FIRE: of the spike buffer)"),
     ("kv_base", 24, "QKV: first position of this layer in the KV cache"),
     ("attn_groups", 10, "QKV: groups of Q (then K, then V)"),
     ("position_row", 1, "EMBED: add row n_in + position"),
-    ("embed_shift", 4, "EMBED: left shift of the row"),
+    ("embed_shift", 4, "left shift of an embedding row, or of a spike added to the residual"),
 )
 ATTEND = _lay_out(
     BODY,
@@ -137,7 +157,7 @@ ATTEND = _lay_out(
     ("attention", 2, "Attention"),
     ("bidirectional", 1, "all positions compete (no causal mask)"),
     ("gather_shifts", 24, "left shift of the winner of rank r: 3 bits each, rank 0 lowest"),
-    ("recency", 96, "recency shift per head, 4 bits each, head 0 lowest; 15: none"),
+    ("recency", 96, "4 bits per head, head 0 lowest. WTA: recency shift, 15: none. SFSA: threshold on the raw score"),
 )
 LOAD = _lay_out(
     BODY,
@@ -151,7 +171,7 @@ DUMP = _lay_out(BODY, ("d_buffer", 4, "Buffer"))
 FIELDS = {f.name: f for f in (*COMMON, *LINEAR, *ATTEND, *LOAD, *DUMP)}
 #: Body fields of each opcode (beside COMMON).
 FORMAT = {
-    Opcode.HALT: (), Opcode.FIRE: (), Opcode.PICK: (), Opcode.EMBED: LINEAR, Opcode.LINEAR: LINEAR,
+    Opcode.HALT: (), Opcode.SWEEP: (), Opcode.PICK: (), Opcode.FIRE: LINEAR, Opcode.EMBED: LINEAR, Opcode.LINEAR: LINEAR,
     Opcode.ATTEND: ATTEND, Opcode.LOAD: LOAD, Opcode.DUMP: DUMP,
 }
 

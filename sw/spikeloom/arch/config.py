@@ -15,6 +15,24 @@ RESIDUAL_WIDTH = 16
 MAX_TILES = 16
 #: Recency shift that switches the recency bias of a head off.
 RECENCY_OFF = 15
+#: Leak shift that switches the leak of a membrane off (IF).
+LEAK_OFF = 15
+#: Width of a membrane: signed, THRESHOLD_FRACTION fraction bits.
+MEMBRANE_WIDTH = 32
+#: Neurons; the position is the code in a command (`arch.commands.Neuron`).
+NEURONS = ("ni_lif", "lif_hard", "lif_soft", "t_lif", "lif_subtract", "i_lif")
+#: Attention back ends; the position is the code in a command (`arch.commands.Attention`).
+ATTENTIONS = ("wta", "sfsa", "ssa")
+#: Forms of the residual: (spikes replace the stream before attention, attention adds spikes, spikes replace the stream before
+#: the feed-forward block, the feed-forward block adds spikes).
+RESIDUALS = {
+    "membrane": (False, False, False, False),  #: membrane shortcut: Spikingformer, WTA, SpikeDecoder 0
+    "mlp_spikes": (False, False, True, True),  #: SpikeDecoder 1
+    "all_spikes": (True, True, True, True),    #: SpikeDecoder 2
+    "spike_sum": (False, True, False, True),   #: BiSpikCLM
+}
+#: What the head reads of the final spikes of T time steps.
+HEADS = ("accumulate", "average", "concatenate", "final")
 #: Entries of the sampling noise table.
 NOISE_ENTRIES = 1024
 #: Width of one entry of the noise table, signed.
@@ -45,9 +63,19 @@ def require(condition: bool, sentence: str, error: type[Exception] = FitError) -
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """One WD-Spikingformer: a causal decoder with winner-take-all attention (CWSSA) and NI-LIF neurons.
+    """One network of the three papers; as it stands a WD-Spikingformer: causal, winner-take-all attention, NI-LIF neurons.
 
-    Equations: arXiv 2604.11321 (CWSSA), arXiv 2604.12365 Eq. 12-13 (NI-LIF).
+        x = embed(token) [+ position]                 `embedding`: as a current, or through a neuron (`embed`)
+        per layer: s = SN_in(x); q, k, v = SN_qkv(s W_qkv)
+                   o = SN_attn(ATT(q, k, v));         x += o W_out + b   | x += SN_out(o W_out)
+                   h = SN_up(SN_mid(x) W_up);         x += h W_down + b  | x += SN_down(h W_down)
+        logits = head(SN_final(x))
+
+    With `steps` T > 1 all of it happens at every time step, with a residual stream, keys and values of its own per step;
+    membranes connect the steps and are cleared at each token; the head joins the steps.
+
+    Equations: arXiv 2604.11321 (WSSA, CWSSA), arXiv 2604.12365 Eq. 1-17 (neurons), arXiv 2605.13859 (SFSA, SFFN),
+    arXiv 2606.12287 (SpikeDecoder).
     """
 
     name: str
@@ -80,6 +108,22 @@ class ModelConfig:
     position_table: bool = False
     #: Id of the end (and begin) token.
     end_token: int = 0
+    #: Neuron of every tensor, one of NEURONS; T; leak shift (membrane - (membrane >> leak), LEAK_OFF: none).
+    neuron: str = "ni_lif"
+    steps: int = 1
+    leak: int = LEAK_OFF
+    #: One of ATTENTIONS; whether later positions compete too (an encoder: one pass over the whole text).
+    attention: str = "wta"
+    bidirectional: bool = False
+    #: One of RESIDUALS; a spike in the stream is worth 1 << spike_shift.
+    residual: str = "membrane"
+    spike_shift: int = 0
+    #: "current": the sum of table rows is the stream; "spikes": it drives the neuron `embed`, whose spikes are the stream.
+    embedding: str = "current"
+    #: One of HEADS. "average" is "accumulate" with another logit scale.
+    head: str = "accumulate"
+    #: Above 0: the head has this many outputs and is read once, at position 0 (classification; encoders only).
+    classes: int = 0
 
     def __post_init__(self):
         object.__setattr__(self, "rank_shifts", tuple(self.rank_shifts))
@@ -99,6 +143,44 @@ class ModelConfig:
         require(self.weight_bits in WEIGHT_BITS, f"weight_bits must be one of {WEIGHT_BITS}.", ValueError)
         require(0 <= self.embed_shift <= 8, "embed_shift must lie in 0..8.", ValueError)
         require(0 <= self.end_token < self.vocabulary, "end_token must be a token of the vocabulary.", ValueError)
+        for name, choices in (("neuron", NEURONS), ("attention", ATTENTIONS), ("residual", tuple(RESIDUALS)), ("head", HEADS),
+                              ("embedding", ("current", "spikes"))):
+            require(getattr(self, name) in choices, f"{name} must be one of {', '.join(choices)}, it is {getattr(self, name)!r}.",
+                    ValueError)
+        require(1 <= self.steps <= 8, f"steps {self.steps} must lie in 1..8.", ValueError)
+        require(self.steps == 1 or self.neuron != "ni_lif", "NI-LIF has no state: it runs with steps = 1.", ValueError)
+        require(1 <= self.leak <= LEAK_OFF, f"leak is a shift in 1..{LEAK_OFF - 1}, or {LEAK_OFF} for none.", ValueError)
+        require(0 <= self.spike_shift <= 8, "spike_shift must lie in 0..8.", ValueError)
+        require(self.attention != "ssa" or self.value_level == 1, "SSA takes binary or ternary values: set level_v to 1.", ValueError)
+        require(not self.bidirectional or not RESIDUALS[self.residual][0],
+                "An encoder visits the input of its attention twice: residual all_spikes, which replaces it, is for decoders.",
+                ValueError)
+        require(not self.classes or self.bidirectional, "Only an encoder (bidirectional) has a classification head.", ValueError)
+        require(0 <= self.classes <= self.vocabulary, "classes must not exceed the vocabulary.", ValueError)
+
+    @property
+    def leveled(self) -> bool:
+        """Whether neurons speak in levels 0..D; others in 0, 1 (or -1)."""
+        return self.neuron in ("ni_lif", "i_lif")
+
+    def level(self, kind: str) -> int:
+        """Largest level of a tensor: `in`, `v`, `attn`, `mid`, `hidden`, `final`."""
+        return getattr(self, f"level_{kind}") if self.leveled else 1
+
+    @property
+    def value_level(self) -> int:
+        """Largest level of a value."""
+        return self.level("v")
+
+    @property
+    def outputs(self) -> int:
+        """Columns of the head."""
+        return self.classes or self.vocabulary
+
+    @property
+    def head_steps(self) -> int:
+        """Time steps whose final spikes the head reads."""
+        return 1 if self.head == "final" else self.steps
 
     @property
     def head_width(self) -> int:
@@ -156,6 +238,10 @@ class AcceleratorConfig:
     resident_words: int = 8192
     #: Groups of channel parameters (lanes x 64 bit) held on chip.
     parameter_words: int = 512
+    #: Groups of channel parameters whose neurons may keep a membrane: the first ones of the table.
+    membrane_words: int = 512
+    #: Residual streams held: one for a decoder, time steps x positions for an encoder.
+    residual_slots: int = 256
     #: Commands that the program memory holds.
     program_words: int = 512
     #: Accumulator width, signed.
@@ -190,12 +276,14 @@ class AcceleratorConfig:
         require(self.data_width in (64, 128) and self.cols * 8 % self.data_width == 0,
                 "data_width must be 64 or 128 and divide a tile row of cols bytes.", ValueError)
         require(self.lanes * 64 % self.data_width == 0, "A parameter group must be a whole number of beats.", ValueError)
+        require(1 <= self.membrane_words <= self.parameter_words, "membrane_words lies in 1..parameter_words.", ValueError)
+        require(1 <= self.residual_slots <= 256, "residual_slots lies in 1..256.", ValueError)
         require(20 <= self.acc_width <= 24, "acc_width must lie in 20..24 (thresholds are 32 bits wide).", ValueError)
 
     @property
     def level_bits(self) -> int:
-        """Bits of one stored level: binary planes of weights 1, 2, 4, 8."""
-        return bits_for(self.level_max)
+        """Bits of one stored level: binary planes of weights 1, 2, 4, 8; all ones is -1 (ternary)."""
+        return bits_for(self.level_max + 1)
 
     @property
     def segments(self) -> int:
@@ -214,13 +302,15 @@ class AcceleratorConfig:
 
     @property
     def score_width(self) -> int:
-        """Bits of a raw score (unsigned, binary queries and keys)."""
-        return bits_for(self.max_width)
+        """Bits of a raw score: signed, ternary queries and keys."""
+        return bits_for(self.max_width) + 1
 
     @property
     def gather_width(self) -> int:
-        """Bits of a gathered value: k_max winners of level_max, each shifted left by at most 7."""
-        return bits_for(self.k_max * (self.level_max << 7))
+        """Bits of a gathered value, signed: k_max winners of level_max, each shifted left by at most 7 (WTA); max_context
+        values of level_max (SFSA), or times a score (SSA)."""
+        most = max(self.k_max * (self.level_max << 7), self.max_context * max(self.level_max, self.max_width))
+        return bits_for(most) + 1
 
     @property
     def beat_bytes(self) -> int:
@@ -255,10 +345,13 @@ def check_fit(model: ModelConfig, machine: AcceleratorConfig) -> None:
     limit(model.vocabulary, machine.max_vocabulary, "the vocabulary")
     limit(model.context, machine.max_context, "the context")
     limit(model.top_k, machine.k_max, "top_k")
-    limit(max(model.level_in, model.level_v, model.level_attn, model.level_mid, model.level_hidden, model.level_final),
-          machine.level_max, "the largest spike level")
-    limit(model.layers * ceil_div(model.context, machine.score_banks) * machine.score_banks, machine.kv_positions,
-          "layers x context (positions in the KV cache)")
+    limit(max(model.level(kind) for kind in ("in", "v", "attn", "mid", "hidden", "final")), machine.level_max,
+          "the largest spike level")
+    limit(model.layers * model.steps * ceil_div(model.context, machine.score_banks) * machine.score_banks, machine.kv_positions,
+          "layers x time steps x context (positions in the KV cache)")
+    limit(model.steps * model.context if model.bidirectional else 1, machine.residual_slots,
+          "time steps x positions of an encoder (residual slots)")
+    limit(model.head_steps * model.width, machine.max_neurons, "time steps of the head x width")
     for name in ("width", "hidden"):
         require(getattr(model, name) % machine.lanes == 0,
                 f"{model.name}: {name} {getattr(model, name)} must be a multiple of the {machine.lanes} neuron lanes of {machine.name!r}.")

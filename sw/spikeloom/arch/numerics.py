@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from .config import NOISE_ENTRIES, NOISE_WIDTH, RECENCY_OFF, RESIDUAL_WIDTH, THRESHOLD_FRACTION
+from .config import LEAK_OFF, NEURONS, NOISE_ENTRIES, NOISE_WIDTH, RECENCY_OFF, RESIDUAL_WIDTH, THRESHOLD_FRACTION
 
 RESIDUAL_MAX = (1 << (RESIDUAL_WIDTH - 1)) - 1
 RESIDUAL_MIN = -(1 << (RESIDUAL_WIDTH - 1))
@@ -46,21 +46,56 @@ def ni_lif(acc, base, step, levels):
     return sum((scaled >= base + d * step).astype(np.int64) for d in range(levels))
 
 
-def lif(acc, membrane, bias, theta, leak, hard):
-    """One LIF time step: v' = v - (v >> leak) + acc + bias; fires iff v' >= theta; resets to 0 or by theta.
+def leaked(value, leak):
+    """v - (v >> leak), floor shift; LEAK_OFF: v."""
+    value = np.asarray(value, np.int64)
+    return value if leak == LEAK_OFF else value - (value >> leak)
 
-    `leak` None is IF (no leak). Returns (spikes 0/1, membrane). papers.md 2.2.
+
+def neuron_step(kind, acc, membrane, base, step, *, levels=1, leak=LEAK_OFF):
+    """One time step of any neuron, in units of 2^-F of the accumulator (F = THRESHOLD_FRACTION).
+
+        d = acc 2^F + m - base                  base = first threshold - bias; m = 0 at the first time step
+        S = #{j in 0..levels-1 : d >= j step}   (LIF kinds, T_LIF: levels 1, step is the threshold)
+        u = d + step                            membrane potential before the reset (I_LIF: d + step / 2)
+
+        kind            spikes                    membrane after
+        ni_lif          S                         none
+        lif_hard        S                         S ? 0 : leak(u)              tau = 2: leak 1
+        lif_soft        S                         leak(u - S step)             ASN Eq. 1-3
+        lif_subtract    S                         leak(u) - S step             BiSpikCLM, snnTorch "subtract"
+        t_lif           S - (u <= -step)          leak(u - spike step)
+        i_lif           S                         leak(u - S step)             ASN Eq. 4
+
+    papers.md 2.1-2.2. acc int [..., C], membrane int [..., C] or 0, base int32 [C], step uint24 [C]; kind is a name of
+    NEURONS or an `arch.commands.Neuron`. Returns (spikes, membrane), int64 [..., C]; membranes fit MEMBRANE_WIDTH bits
+    where the compiler has proved it.
     """
-    membrane = np.asarray(membrane, np.int64)
-    v = membrane - ((membrane >> leak) if leak is not None else 0) + acc + bias
-    spike = (v >= theta).astype(np.int64)
-    return spike, np.where(spike, 0 if hard else v - theta, v)
+    kind = NEURONS[kind] if isinstance(kind, int) else kind
+    acc, base, step = (np.asarray(x, np.int64) for x in (acc, base, step))
+    d = (acc << THRESHOLD_FRACTION) - base + (0 if kind == "ni_lif" else membrane)
+    spikes = sum((d >= j * step).astype(np.int64) for j in range(levels))
+    if kind == "ni_lif":
+        return spikes, np.zeros_like(spikes)
+    u = d + (step >> 1 if kind == "i_lif" else step)
+    if kind == "t_lif":
+        spikes = spikes - (u <= -step)
+    if kind == "lif_hard":
+        return spikes, np.where(spikes > 0, 0, leaked(u, leak))
+    if kind == "lif_subtract":
+        return spikes, leaked(u, leak) - spikes * step
+    return spikes, leaked(u - spikes * step, leak)
+
+
+def add_spikes(residual, spikes, shift):
+    """residual + (spikes << shift), saturating; returns (residual, saturations)."""
+    return saturate(np.asarray(residual, np.int64) + (np.asarray(spikes, np.int64) << shift))
 
 
 # -- attention --------------------------------------------------------------------------------------------------
 
 def raw_scores(q, k):
-    """Popcount of q AND k per head: q bits [H, d], k bits [N, H, d] -> int64 [H, N]."""
+    """q . k per head: popcount of q AND k for bits; ternary: agreeing less disagreeing. q [H, d], k [N, H, d] -> int64 [H, N]."""
     return np.einsum("hd,nhd->hn", np.asarray(q, np.int64), np.asarray(k, np.int64))
 
 
@@ -91,6 +126,23 @@ def gather(values, chosen, rank_shifts):
         for rank, position in enumerate(positions):
             out[head] += np.asarray(values[position, head], np.int64) << (most - rank_shifts[rank])
     return out
+
+
+def sfsa_gather(values, raw, eligible, thresholds):
+    """SFSA: sum of the values of every eligible position whose raw score reaches its head's threshold (arXiv 2605.13859).
+
+    values int [N, H, d], raw int [H, N], eligible bool [N], thresholds int [H] -> int64 [H, d].
+    """
+    fired = (np.asarray(raw, np.int64) >= np.asarray(thresholds, np.int64)[:, None]) & eligible
+    return np.einsum("hn,nhd->hd", fired.astype(np.int64), np.asarray(values, np.int64))
+
+
+def ssa_gather(values, raw, eligible):
+    """SSA: sum of raw score times value (-1, 0, 1) over eligible positions; masked scores are 0 (Spikformer; SpikeDecoder).
+
+    values int [N, H, d], raw int [H, N], eligible bool [N] -> int64 [H, d].
+    """
+    return np.einsum("hn,nhd->hd", np.asarray(raw, np.int64) * eligible, np.asarray(values, np.int64))
 
 
 # -- sampling ---------------------------------------------------------------------------------------------------

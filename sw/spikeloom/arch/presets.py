@@ -5,13 +5,14 @@ from .config import AcceleratorConfig, require
 PRESETS = {preset.name: preset for preset in (
     AcceleratorConfig(name="tiny", rows=1, cols=8, lanes=4, segment=4, max_width=16, max_neurons=64, max_vocabulary=64,
                       kv_positions=128, max_context=32, k_max=4, resident_words=1024, parameter_words=256,
-                      program_words=128, score_banks=2, board="unit tests"),
+                      program_words=256, membrane_words=256, residual_slots=64,
+                      score_banks=2, board="unit tests"),
     AcceleratorConfig(name="sim", rows=1, segment=16, board="Verilator"),
     AcceleratorConfig(name="pynq_z2", rows=1, segment=16, resident_words=6144, axi3=True, address_width=32,
-                      clock_mhz=125.0, board="PYNQ-Z1, PYNQ-Z2 (XC7Z020)"),
+                      membrane_words=256, residual_slots=128, clock_mhz=125.0, board="PYNQ-Z1, PYNQ-Z2 (XC7Z020)"),
     AcceleratorConfig(name="kv260", rows=1, cols=256, lanes=32, segment=32, max_width=768, max_neurons=3072,
                       max_vocabulary=50304, kv_positions=6144, max_context=512, resident_words=2048,
-                      parameter_words=4096, program_words=512, data_width=128,
+                      parameter_words=4096, program_words=512, membrane_words=1024, residual_slots=64, data_width=128,
                       clock_mhz=250.0, board="KV260 (XCK26)"),
 )}
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 
 MAGIC = 0x5350_4C4D  # "SPLM"
-VERSION = 1
+VERSION = 2
 #: Byte addresses of the AXI4-Lite window.
 WINDOW_BYTES = 4096
 
@@ -39,6 +39,7 @@ class Reason(IntEnum):
     STOPPED = 5       #: the host asked to stop
     SCORED = 6        #: all given tokens were scored
     FAILED = 7        #: see error
+    ENCODED = 8       #: all given tokens went through the encoder
 
 
 class ErrorCode(IntEnum):
@@ -61,6 +62,7 @@ class Mode(IntEnum):
     GENERATE = 0   #: prompt, then n_new tokens
     SCORE = 1      #: teacher forced: every token of the prompt memory, one record each
     BOOT = 2       #: run the boot section (LOADs)
+    ENCODE = 3     #: bidirectional: every sweep of the program over all given tokens, from position 0
 
 
 @dataclass(frozen=True)
