@@ -7,6 +7,8 @@ rate (warm-up, then cosine), hardness of the attention (0 to 1 until `anneal_unt
 `long_from`), norm statistics (frozen from `freeze_from`). A run folder holds `checkpoint.pt`, `log.csv`,
 `tokenizer.json` and `config.json`; starting again in the same folder resumes. A SIGTERM
 ends the run after the step, with a checkpoint.
+
+With `--teacher RUN` (a finished run with the same tokenizer, the softmax twin say) the loss is that of `distil`.
 """
 
 import argparse
@@ -26,6 +28,7 @@ import torch.nn.functional as F
 from spikeloom.arch.config import ModelConfig
 
 from . import corpus
+from .distil import Teacher, distillation_loss
 from .float_model import FloatModel
 from .muon import Muon
 from .tokenizer import Tokenizer
@@ -132,8 +135,8 @@ def build_model(config: dict, kind: str):
 class Run:
     """A run folder: model, optimisers and counters, as a checkpoint finds or starts them."""
 
-    def __init__(self, folder: Path, config: dict, kind: str, seed: int):
-        self.folder, self.config, self.kind = folder, config, kind
+    def __init__(self, folder: Path, config: dict, kind: str, seed: int, teacher: Teacher | None = None):
+        self.folder, self.config, self.kind, self.teacher = folder, config, kind, teacher
         self.model = build_model(config, kind)
         self.optimisers = build_optimisers(self.model, config["training"])
         self.step, self.tokens, self.before, self.progress = 0, 0, 0.0, 0.0
@@ -185,7 +188,11 @@ class Run:
 
     def learn(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """One step on tokens and targets [B, T]; returns the loss."""
-        loss = F.cross_entropy(self.model(inputs).flatten(0, 1), targets.flatten())
+        logits = self.model(inputs)
+        if self.teacher is None:
+            loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        else:
+            loss = distillation_loss(logits, targets, self.teacher(inputs), **self.config["training"].get("distillation", {}))
         self.model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -213,14 +220,14 @@ class Log:
 
 
 def train(config: dict, *, run: Path, kind: str = "spiking", minutes: float | None = None, steps: int | None = None,
-          practice: Path | None = None, split: corpus.Split | None = None, seed: int = 0, compiled: bool = True,
-          save_every: float = 180.0, report_every: float = 60.0, quiet: bool = False):
+          practice: Path | None = None, teacher: Path | None = None, split: corpus.Split | None = None, seed: int = 0,
+          compiled: bool = True, save_every: float = 180.0, report_every: float = 60.0, quiet: bool = False):
     """Train (or resume) in folder `run` until the budget is spent; returns the model in evaluation form.
 
     Raises
     ------
     ValueError
-        When neither minutes nor steps are given.
+        When neither minutes nor steps are given, or the teacher has another tokenizer.
     """
     if not minutes and not steps:
         raise ValueError("Give a budget: minutes, steps, or both.")
@@ -237,9 +244,12 @@ def train(config: dict, *, run: Path, kind: str = "spiking", minutes: float | No
     development = [ids[: shape.context] for ids in tokenizer.encode_all(split.development)]
     bytes_per_token = sum(len(tokenizer.decode(ids).encode()) for ids in development) / sum(map(len, development))
 
-    state, log = Run(folder, config, kind, seed), Log(folder / "log.csv", quiet)
+    guide = Teacher(teacher, tokenizer) if teacher else None
+    state, log = Run(folder, config, kind, seed, guide), Log(folder / "log.csv", quiet)
     if compiled:
         state.model.compile_blocks()
+        if guide:
+            guide.model.compile_blocks()
     stop: list[bool] = []
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
@@ -274,12 +284,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--practice", type=Path, help="folder of practice-*.json.gz")
+    parser.add_argument("--teacher", type=Path, help="folder of a finished run whose predictions are learned too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-compile", action="store_true")
     options = parser.parse_args(arguments)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     train(load_config(options.config), run=options.run, kind=options.kind, minutes=options.minutes, steps=options.steps,
-          practice=options.practice, seed=options.seed, compiled=not options.no_compile)
+          practice=options.practice, teacher=options.teacher, seed=options.seed, compiled=not options.no_compile)
 
 
 if __name__ == "__main__":
