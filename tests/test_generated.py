@@ -19,3 +19,8 @@ def test_the_register_document_is_up_to_date():
 def test_the_table_of_the_readme_is_that_of_the_results():
     done = subprocess.run([sys.executable, str(ROOT / "tools" / "readme_table.py"), "--check"], timeout=60)
     assert done.returncode == 0, "run: python tools/readme_table.py"
+
+
+def test_the_page_of_commands_and_formats_is_up_to_date():
+    done = subprocess.run([sys.executable, str(ROOT / "tools" / "contract_pages.py"), "--check"], timeout=60)
+    assert done.returncode == 0, "run: python tools/contract_pages.py"
