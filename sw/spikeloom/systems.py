@@ -1,0 +1,152 @@
+"""Every system and option of the three papers, what of it runs where, and a small network that shows it.
+
+A row whose state is `works` carries the changes that turn `SHAPE` into a network of that kind; `spikeloom systems --run NAME`
+draws such a network, runs it on a device and compares every operator with the integer model. Tests run all of them on RTL.
+"""
+
+from dataclasses import dataclass, replace
+
+from .arch.config import ModelConfig
+
+WTA, BISPIKCLM, SPIKEDECODER = "arXiv 2604.11321", "arXiv 2605.13859", "arXiv 2606.12287"
+ASN, SPIKINGFORMER = "arXiv 2604.12365", "arXiv 2304.11954"
+
+#: A network that the smallest machine holds.
+SHAPE = ModelConfig(name="system", vocabulary=32, context=16, width=16, layers=2, heads=2, hidden=32, top_k=3,
+                    rank_shifts=(0, 1, 2), recency=(0, 2), position_table=True)
+
+_STEPS = {"layers": 1, "steps": 4}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system or option."""
+
+    name: str
+    paper: str
+    #: Where the PyTorch golden model has it.
+    golden: str
+    #: What the gateware has of it.
+    gateware: str
+    #: `works`, `golden only` or `missing`.
+    state: str = "works"
+    #: Changes to `SHAPE`; None: there is no network of its own to run.
+    changes: dict | None = None
+    #: What to type; made from the name where not given.
+    command: str = ""
+
+    @property
+    def config(self) -> ModelConfig | None:
+        """Shape and options of its network."""
+        return None if self.changes is None else replace(SHAPE, **self.changes)
+
+    def to_dict(self) -> dict:
+        """JSON-ready, with the command that shows it."""
+        command = self.command or f'spikeloom systems --run "{self.name}" --device rtl'
+        return {"name": self.name, "paper": self.paper, "golden": self.golden, "gateware": self.gateware, "state": self.state,
+                "command": command}
+
+
+_GOLDEN = "spikeloom.model.golden"
+_TESTS = "python -m pytest tests/model/golden"
+
+
+def _generate(name):
+    return f'spikeloom generate "ROMEO:" --model {name} --device rtl'
+
+
+ROWS = (
+    # Named systems.
+    Row("WD-Spikingformer", WTA, "config wd-spikingformer", "whole", command=_generate("wd-spikingformer")),
+    Row("BiSpikCLM", BISPIKCLM, "config bispikclm", "whole", command=_generate("bispikclm")),
+    Row("SpikeDecoder", SPIKEDECODER, "config spikedecoder", "whole", command=_generate("spikedecoder")),
+    Row("WE-Spikingformer, masked text", WTA, "config we-spikingformer", "whole",
+        command='spikeloom fill "To be or not to <mask>" --model we-spikingformer --device rtl'),
+    Row("WE-Spikingformer, classification", WTA, "config we-spikingformer-pairs", "whole",
+        command='spikeloom classify "To be or not to be" "that is the question" --model we-spikingformer-pairs --device rtl'),
+    # Neurons.
+    Row("LIF, tau 2, hard reset", f"{SPIKINGFORMER}, {SPIKEDECODER}", f"{_GOLDEN}.neurons", "state over T, leak by shift",
+        changes={**_STEPS, "neuron": "lif_hard", "leak": 1}),
+    Row("LIF, reset by the whole threshold after the leak", BISPIKCLM, f"{_GOLDEN}.neurons", "state over T, leak by shift",
+        changes={**_STEPS, "neuron": "lif_subtract", "leak": 3}),
+    Row("LIF, reset by subtraction before the leak", ASN, f"{_GOLDEN}.neurons", "state over T, leak by shift",
+        changes={**_STEPS, "neuron": "lif_soft", "leak": 1}),
+    Row("IF", ASN, f"{_GOLDEN}.neurons", "state over T", changes={**_STEPS, "neuron": "lif_soft"}),
+    Row("NI-LIF 1x1", ASN, f"{_GOLDEN}.neurons", "comparators",
+        changes=dict.fromkeys(("level_in", "level_v", "level_attn", "level_mid", "level_hidden", "level_final"), 1)),
+    Row("NI-LIF 1x4", f"{ASN}, {WTA}", f"{_GOLDEN}.neurons", "comparators", changes={}),
+    Row("NI-LIF 1x8", ASN, f"{_GOLDEN}.neurons", "comparators",
+        changes=dict.fromkeys(("level_in", "level_v", "level_attn", "level_mid", "level_hidden", "level_final"), 8)),
+    Row("I-LIF over T", ASN, f"{_GOLDEN}.neurons", "state over T, levels 0..D",
+        changes={"layers": 1, "steps": 2, "neuron": "i_lif", "leak": 2}),
+    Row("NASN", ASN, f"{_GOLDEN}.neurons", "its shift folded into the next biases", state="works", changes={}),
+    Row("T-LIF", WTA, f"{_GOLDEN}.neurons", "plus and minus spikes, signed scores, state over T",
+        changes={**_STEPS, "neuron": "t_lif", "leak": 2, "position_table": True}),
+    # Attention.
+    Row("CWSSA, hard", WTA, f"{_GOLDEN}.attention", "comparator tree, K = 1",
+        changes={"top_k": 1, "rank_shifts": (0,), "recency": (15, 15)}),
+    Row("CWSSA, top-K, equal weights", WTA, f"{_GOLDEN}.attention", "comparator tree, K = 3",
+        changes={"rank_shifts": (0, 0, 0), "recency": (15, 15)}),
+    Row("CWSSA, top-K, weights by rank", WTA, f"{_GOLDEN}.attention", "comparator tree, shifts by rank", changes={}),
+    Row("WSSA, bidirectional", WTA, f"{_GOLDEN}.attention", "mask off, two sweeps per layer", changes={"bidirectional": True}),
+    Row("CWSSA, sparsemax", WTA, f"{_GOLDEN}.attention",
+        "none: its support needs a sort and two products per channel where top-K by rank is a list and a shift",
+        state="golden only", command=f"{_TESTS} -k sparsemax"),
+    Row("SFSA", BISPIKCLM, f"{_GOLDEN}.attention", "threshold per head", changes={"attention": "sfsa"}),
+    Row("SSA, SMHA", f"{SPIKINGFORMER}, {SPIKEDECODER}", f"{_GOLDEN}.attention", "score times value by addition",
+        changes={**_STEPS, "neuron": "lif_hard", "leak": 1, "attention": "ssa"}),
+    Row("SSA, bidirectional", SPIKINGFORMER, f"{_GOLDEN}.attention", "score times value by addition",
+        changes={"layers": 1, "steps": 4, "neuron": "lif_hard", "leak": 1, "attention": "ssa", "bidirectional": True}),
+    Row("SSA in linear form", SPIKINGFORMER, f"{_GOLDEN}.attention",
+        "none: the scan gives the same integers for less (docs/systems.md)", state="golden only", command=f"{_TESTS} -k linear"),
+    # Blocks and residual.
+    Row("SFFN and spike-sum residual", BISPIKCLM, f"{_GOLDEN}.transformer", "spikes added into the stream",
+        changes={**_STEPS, "neuron": "lif_subtract", "leak": 3, "residual": "spike_sum", "embedding": "spikes",
+                 "attention": "sfsa"}),
+    Row("membrane shortcut, SpikeDecoder residual 0", f"{SPIKINGFORMER}, {SPIKEDECODER}", f"{_GOLDEN}.transformer",
+        "16-bit stream", changes={**_STEPS, "neuron": "lif_hard", "leak": 1}),
+    Row("SpikeDecoder residual 1", SPIKEDECODER, f"{_GOLDEN}.transformer", "stream replaced by its spikes before the MLP",
+        changes={**_STEPS, "neuron": "lif_hard", "leak": 1, "residual": "mlp_spikes", "spike_shift": 4}),
+    Row("SpikeDecoder residual 2", SPIKEDECODER, f"{_GOLDEN}.transformer", "stream replaced by its spikes before both blocks",
+        changes={**_STEPS, "neuron": "lif_hard", "leak": 1, "residual": "all_spikes", "spike_shift": 4}),
+    # Norms.
+    Row("no norm, BatchNorm, PowerNorm", SPIKEDECODER, f"{_GOLDEN}.norms", "folded into thresholds, biases and weights",
+        changes={}),
+    Row("LayerNorm", SPIKEDECODER, f"{_GOLDEN}.norms", "none: depends on the data, refused by the exporter",
+        state="golden only", command=f"{_TESTS} -k layer"),
+    # Embeddings.
+    Row("embedding as integer current", WTA, f"{_GOLDEN}.embeddings", "table rows added", changes={}),
+    Row("token one-hot, two-hot, binary code, learned; position linear, binary, static, learned; concatenated",
+        SPIKEDECODER, f"{_GOLDEN}.embeddings", "as tables", changes={}),
+    Row("token and position summed, then binarised", SPIKEDECODER, f"{_GOLDEN}.embeddings", "table rows through a neuron",
+        changes={**_STEPS, "neuron": "lif_hard", "leak": 1, "embedding": "spikes", "spike_shift": 4}),
+    # Heads.
+    Row("head accumulate, average", SPIKEDECODER, f"{_GOLDEN}.heads", "final spikes of all T, rows repeated",
+        changes={**_STEPS, "neuron": "lif_hard", "leak": 1}),
+    Row("head concatenate", SPIKEDECODER, f"{_GOLDEN}.heads", "rows of their own per time step",
+        changes={**_STEPS, "neuron": "lif_hard", "leak": 1, "head": "concatenate"}),
+    Row("head final", SPIKEDECODER, f"{_GOLDEN}.heads", "last time step",
+        changes={**_STEPS, "neuron": "lif_hard", "leak": 1, "head": "final"}),
+    # Degrees, training, account.
+    Row("SpikeDecoder spike degrees 0-3", SPIKEDECODER, f"{_GOLDEN}.transformer",
+        "none: they keep floating-point products", state="golden only", command=f"{_TESTS} -k degree"),
+    Row("SpikeDecoder spike degree 4", SPIKEDECODER, f"{_GOLDEN}.transformer", "whole", command=_generate("spikedecoder")),
+    Row("SpAD: EA, SAA, SFA, STA, HTA", BISPIKCLM, "spikeloom.model.spad", "training only", state="golden only",
+        command="python -m pytest tests/model/test_spad.py"),
+    Row("energy account", f"{SPIKINGFORMER}, {WTA}, {BISPIKCLM}, {SPIKEDECODER}", "spikeloom.model.energy",
+        "event, level, spike and winner counters", command="python -m pytest tests/model/test_energy.py"),
+)
+
+
+def find(name: str) -> Row:
+    """The row of that name.
+
+    Raises
+    ------
+    ValueError
+        Names the rows that exist.
+    """
+    for row in ROWS:
+        if row.name == name:
+            return row
+    raise ValueError(f"There is no system {name!r}; there are: {'; '.join(row.name for row in ROWS)}.")
