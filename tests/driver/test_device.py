@@ -242,12 +242,16 @@ def on(label, **fields):
 BAD_FIELDS = {
     "no groups": on("layer0.in", groups=0), "too many groups": on("layer0.in", groups=5),
     "parameters": on("layer0.in", params=254), "level": on("layer0.in", level=9), "no level": on("layer0.in", level=0),
-    "neuron": on("layer0.in", neuron=1), "steps": on("layer0.in", steps=2), "tiles": on("layer0.up", tiles=17),
+    "neuron": on("layer0.in", neuron=6), "levels of a neuron without": on("layer0.mid", neuron=3, level=2),
+    "slot": on("layer0.in", stream=64), "slot written": on("layer0.out", stream=64), "slot embedded": on("embed", stream=64),
+    "third buffer": on("layer0.in", dst=3), "past the buffer": on("layer0.in", base_group=13), "tiles": on("layer0.up", tiles=17),
     "weights": on("layer0.up", weight_code=3), "own source": on("layer0.up", src=0, dst=0), "inputs": on("layer0.up", n_in=65),
-    "sink": on("layer0.up", sink=4), "attention": on("layer0.attn", attention=1), "winners": on("layer0.attn", top_k=5),
+    "source": on("layer0.up", src=3), "sink": on("layer0.up", sink=7), "sink of a fire": on("layer0.in", sink=2),
+    "sink of an embedding": on("embed", sink=0), "spikes added": on("layer0.out", sink=4, level=0),
+    "spike shift": on("layer0.in", sink=5, embed_shift=9), "attention": on("layer0.attn", attention=3),
+    "winners": on("layer0.attn", top_k=5), "no winners": on("layer0.attn", top_k=0),
     "heads": on("layer0.attn", head_level=7), "region": on("layer0.attn", a_kv_base=128), "bank": on("layer0.qkv", kv_base=1),
-    "direction": on("layer0.attn", bidirectional=1), "logits": on("logits", base_group=40), "residual": on("layer0.out", base_group=3),
-    "embedding": on("embed", embed_shift=9),
+    "logits": on("logits", base_group=40), "residual": on("layer0.out", base_group=3), "embedding": on("embed", embed_shift=9),
 }
 
 
@@ -307,7 +311,7 @@ def test_saturation_can_be_an_error(bench):
 def test_a_device_that_stands_still(bench):
     b = bench()
     b.device.deadline_s = 0.02
-    b.emulator._advance = lambda: None
+    b.emulator.sequencer.advance = lambda: None
     with pytest.raises(errors.DeadlineExpired, match="no progress") as caught:
         ids(b.device.generate([1], 2))
     assert caught.value.state["busy"] == 1
@@ -316,7 +320,7 @@ def test_a_device_that_stands_still(bench):
 def test_reset_after_a_failure_brings_the_device_back(bench):
     b = bench()
     good = ids(b.device.generate([3], 5, ignore_end=True))
-    b.emulator._program[b.image.card["entries"]["token"] * 8] = 0xF
+    b.emulator.sequencer.program[b.image.card["entries"]["token"] * 8] = 0xF
     b.device.clear()
     with pytest.raises(errors.BadProgram):
         ids(b.device.generate([3], 5))

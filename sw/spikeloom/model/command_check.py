@@ -1,28 +1,40 @@
 """Which commands a machine refuses: the emulator's side of what the gateware checks before it dispatches."""
 
-from ..arch.commands import Attention, Buffer, Command, Memory, Neuron, Opcode, Order, Sink
+from ..arch.commands import SINKS, SPIKE_BUFFERS, Attention, Buffer, Command, Memory, Neuron, Opcode, Order, Sink
 from ..arch.config import MAX_TILES, WEIGHT_BITS, AcceleratorConfig
 from ..arch.registers import ErrorCode
 
+#: Neurons with levels up to `level_max`; the others fire 0, 1 (or -1).
+LEVELED = (Neuron.NI_LIF, Neuron.I_LIF)
+_SHIFT_MAX = 8
 
-def check_command(command: Command, cfg: AcceleratorConfig, *, context: int, image_bytes: int) -> ErrorCode:
+
+def check_command(command: Command, cfg: AcceleratorConfig, *, context: int, image_bytes: int, encoding: bool = False) -> ErrorCode:
     """NONE, BAD_PROGRAM or BAD_ADDRESS for a command.
 
     Parameters
     ----------
     context : int
-        Positions of the model: the KV region of a layer must hold them.
+        Positions of the model: the KV region of a layer must hold them, and the residual store those of a time step.
     image_bytes : int
         Bound of LOADs; streamed rows are checked as they are read.
+    encoding : bool
+        The run is one of Mode.ENCODE.
     """
     opcode = command.opcode
     if opcode in (Opcode.HALT, Opcode.PICK):
         return ErrorCode.NONE
     if opcode == Opcode.LOAD:
         return _check_load(command, cfg, image_bytes)
-    checks = {Opcode.EMBED: _bad_embed, Opcode.FIRE: _bad_fire, Opcode.LINEAR: _bad_linear, Opcode.ATTEND: _bad_attend,
-              Opcode.DUMP: lambda c, *_: c["groups"] == 0 or c["d_buffer"] > max(Buffer)}
-    return ErrorCode.BAD_PROGRAM if checks[opcode](command, cfg, context) else ErrorCode.NONE
+    if opcode == Opcode.SWEEP:
+        return ErrorCode.NONE if encoding else ErrorCode.BAD_PROGRAM
+    if opcode == Opcode.DUMP:
+        bad = command["groups"] == 0 or command["d_buffer"] > max(Buffer)
+    elif opcode == Opcode.ATTEND:
+        bad = _bad_attend(command, cfg, context)
+    else:
+        bad = _bad_pass(command, cfg, context)
+    return ErrorCode.BAD_PROGRAM if bad or _bad_stream(command, cfg, context if encoding else 1) else ErrorCode.NONE
 
 
 def _check_load(c, cfg, image_bytes):
@@ -38,50 +50,68 @@ def memory_shape(memory: Memory, cfg: AcceleratorConfig) -> tuple[int, int]:
     return {Memory.RESIDENT: (cfg.resident_words, cfg.cols), Memory.PARAMETERS: (cfg.parameter_words, cfg.lanes * 8)}[memory]
 
 
+def _bad_stream(c, cfg, positions):
+    """The slots of the residual store that a run touches from `stream` on."""
+    return c.opcode != Opcode.ATTEND and c["stream"] + positions > cfg.residual_slots
+
+
 def _bad_tiles(c, cfg):
     return (not 1 <= c["tiles"] <= MAX_TILES or c["weight_code"] >= len(WEIGHT_BITS)
             or c["groups"] > c["tiles"] * cfg.groups_per_tile
             or c["streamed"] and c["order"] == Order.TILES and c["tiles"] != 1)
 
 
-def _bad_groups(c, cfg):
-    return c["groups"] == 0 or c["params"] + c["groups"] > cfg.parameter_words
+def _bad_params(c, cfg):
+    return c["params"] + c["groups"] > cfg.parameter_words
 
 
 def _bad_neuron(c, cfg):
-    return c["neuron"] != Neuron.NI_LIF or not 1 <= c["level"] <= cfg.level_max or c["steps"] > 1
+    if c["neuron"] > max(Neuron):
+        return True
+    kind = Neuron(c["neuron"])
+    return (_bad_params(c, cfg) or not 1 <= c["level"] <= (cfg.level_max if kind in LEVELED else 1)
+            or kind != Neuron.NI_LIF and c["params"] + c["groups"] > cfg.membrane_words)
 
 
 def _bad_region(base, cfg, context):
     return base % cfg.score_banks or base + context > cfg.kv_positions
 
 
-def _bad_embed(c, cfg, context):
-    return (c["groups"] == 0 or _bad_tiles(c, cfg) or c["embed_shift"] > 8
-            or c["base_group"] + c["groups"] > cfg.max_width // cfg.lanes)
-
-
-def _bad_fire(c, cfg, context):
-    return _bad_groups(c, cfg) or _bad_neuron(c, cfg) or c["groups"] > cfg.max_width // cfg.lanes
-
-
 def _bad_attend(c, cfg, context):
-    return (_bad_fire(c, cfg, context) or c["attention"] != Attention.WTA or c["bidirectional"]
-            or not 1 <= c["top_k"] <= cfg.k_max or c["head_level"] >= cfg.head_levels
+    return (c["groups"] == 0 or c["groups"] > cfg.max_width // cfg.lanes or _bad_neuron(c, cfg) or c["dst"] >= SPIKE_BUFFERS
+            or c["attention"] > max(Attention) or c["head_level"] >= cfg.head_levels
+            or c["attention"] == Attention.WTA and not 1 <= c["top_k"] <= cfg.k_max
             or _bad_region(c["a_kv_base"], cfg, context))
 
 
-def _bad_linear(c, cfg, context):
-    if _bad_groups(c, cfg) or _bad_tiles(c, cfg) or c["n_in"] > cfg.max_neurons or c["sink"] > max(Sink):
-        return True
-    sink, end = Sink(c["sink"]), c["base_group"] + c["groups"]
+def _bad_pass(c, cfg, context):
+    """EMBED, FIRE and LINEAR."""
     width_groups = cfg.max_width // cfg.lanes
-    if sink == Sink.RESIDUAL:
-        return end > width_groups
+    if c["groups"] == 0 or c["sink"] not in SINKS[c.opcode]:
+        return True
+    if c.opcode == Opcode.FIRE:
+        if c["groups"] > width_groups:
+            return True
+    elif _bad_tiles(c, cfg):
+        return True
+    if c.opcode == Opcode.EMBED and c["base_group"] + c["groups"] > width_groups:
+        return True
+    if c.opcode == Opcode.LINEAR and (c["n_in"] > cfg.max_neurons or c["src"] >= SPIKE_BUFFERS or _bad_params(c, cfg)):
+        return True
+    return _bad_sink(c, cfg, context, width_groups)
+
+
+def _bad_sink(c, cfg, context, width_groups):
+    sink, end = Sink(c["sink"]), c["base_group"] + c["groups"]
+    if sink in (Sink.RESIDUAL, Sink.ADD_SPIKES, Sink.SET):
+        shifted = sink != Sink.RESIDUAL and c["embed_shift"] > _SHIFT_MAX
+        return end > width_groups or shifted or sink == Sink.ADD_SPIKES and _bad_neuron(c, cfg)
     if sink == Sink.LOGITS:
         return end > cfg.max_vocabulary // cfg.lanes
-    spiking = _bad_neuron(c, cfg) or end > cfg.max_neurons // cfg.lanes or c["src"] == c["dst"]
-    if sink == Sink.SPIKES:
-        return spiking
-    return (spiking or not 1 <= c["attn_groups"] <= width_groups or c["groups"] > 3 * c["attn_groups"]
-            or _bad_region(c["kv_base"], cfg, context))
+    if (_bad_neuron(c, cfg) or end > cfg.max_neurons // cfg.lanes or c["dst"] >= SPIKE_BUFFERS
+            or c.opcode == Opcode.LINEAR and c["src"] == c["dst"]):
+        return True
+    if sink == Sink.SET_SPIKES:
+        return c["embed_shift"] > _SHIFT_MAX
+    return sink == Sink.QKV and (not 1 <= c["attn_groups"] <= width_groups or c["groups"] > 3 * c["attn_groups"]
+                                 or _bad_region(c["kv_base"], cfg, context))

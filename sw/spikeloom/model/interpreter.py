@@ -2,16 +2,18 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from ..arch.commands import Buffer, Command, Memory, Opcode, Sink
-from ..arch.config import RECENCY_OFF, WEIGHT_BITS, AcceleratorConfig
+from ..arch.commands import SPIKE_BUFFERS, Buffer, Command, Memory, Neuron, Opcode, Sink
+from ..arch.config import MEMBRANE_WIDTH, WEIGHT_BITS, AcceleratorConfig
 from ..arch.layout import row_bytes, unpack_parameters, unpack_rows
-from ..arch.numerics import residual_add, saturate
+from ..arch.numerics import add_spikes, neuron_step, residual_add, saturate
 from ..arch.registers import ErrorCode
 from .command_check import memory_shape
-from .kernels import WinnerTakeAll, fire, sums, threshold_table
+from .interpreted_attention import CachedAttention
+from .kernels import fire, sums, threshold_table
 
 
 class Fault(Exception):
@@ -20,6 +22,18 @@ class Fault(Exception):
     def __init__(self, code: ErrorCode, address: int = 0):
         super().__init__(code.name)
         self.code, self.address = code, address
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the sequencer tells the units beside a command."""
+
+    token: int = 0
+    position: int = 0
+    #: Last position of the text (bidirectional attention).
+    last_position: int = 0
+    #: Positions have residual streams of their own.
+    encoding: bool = False
 
 
 class Interpreter:
@@ -33,29 +47,32 @@ class Interpreter:
     cfg : AcceleratorConfig
     read : callable
         (byte offset in the image, size) -> bytes; raises Fault.
+    counters : Counter
+        Counts what the hardware counts.
     """
 
-    def __init__(self, cfg: AcceleratorConfig, read: Callable[[int, int], bytes]):
-        self.cfg, self.read = cfg, read
-        self.counters = Counter()
+    def __init__(self, cfg: AcceleratorConfig, read: Callable[[int, int], bytes], counters: Counter):
+        self.cfg, self.read, self.counters = cfg, read, counters
         self.dense = False
         #: Bytes of the image: bound of streamed rows.
         self.image_bytes = 0
         self._memories = {memory: np.zeros(np.prod(memory_shape(memory, cfg)), np.uint8) for memory in Memory}
-        self.residual = np.zeros(cfg.max_width, np.int64)
-        self.spikes = np.zeros((2, cfg.max_neurons), np.float32)
+        self._membranes = np.zeros(cfg.membrane_words * cfg.lanes, np.int64)
+        self.residual = np.zeros((cfg.residual_slots, cfg.max_width), np.int64)
+        self.spikes = np.zeros((SPIKE_BUFFERS, cfg.max_neurons), np.float32)
         self.logits = np.zeros(cfg.max_vocabulary, np.int64)
+        #: Logits written since the sequencer set this to 0: a token's.
+        self.logits_end = 0
         self.gathered = np.zeros(cfg.max_width, np.float32)
-        self._query = np.zeros(cfg.max_width, np.float32)
-        self._keys = np.zeros((cfg.kv_positions, cfg.max_width), np.float32)
-        self._values = np.zeros((cfg.kv_positions, cfg.max_width), np.float32)
+        self._attention = CachedAttention(cfg)
         self._decoded = {}
 
     def forget(self) -> None:
         """Drop what was decoded from memory: it may have changed."""
         self._decoded.clear()
+        self._attention.forget()
 
-    def execute(self, index: int, command: Command, token: int, position: int) -> np.ndarray | None:
+    def execute(self, index: int, command: Command, at: Place) -> np.ndarray | None:
         """Run one command; returns the integers that its checksum covers, None where it has none.
 
         Raises
@@ -65,15 +82,23 @@ class Interpreter:
         """
         run = {Opcode.LOAD: self._load, Opcode.EMBED: self._embed, Opcode.FIRE: self._fire, Opcode.LINEAR: self._linear,
                Opcode.ATTEND: self._attend}[command.opcode]
-        return run(index, command, token, position)
+        return run(index, command, at)
 
-    def dump(self, command: Command) -> np.ndarray:
+    def dump(self, command: Command, at: Place) -> np.ndarray:
         """Channels of a buffer, int64, a whole number of groups."""
-        buffers = {Buffer.RESIDUAL: self.residual, Buffer.SPIKES_0: self.spikes[0], Buffer.SPIKES_1: self.spikes[1],
-                   Buffer.LOGITS: self.logits, Buffer.GATHER: self.gathered}
+        buffers = {Buffer.RESIDUAL: self.residual[self._slot(command, at)], Buffer.LOGITS: self.logits, Buffer.GATHER: self.gathered,
+                   Buffer.SPIKES_0: self.spikes[0], Buffer.SPIKES_1: self.spikes[1], Buffer.SPIKES_2: self.spikes[2]}
         return buffers[Buffer(command["d_buffer"])][:command["groups"] * self.cfg.lanes].astype(np.int64)
 
-    def _load(self, index, c, token, position):
+    def _slot(self, c, at):
+        return c["stream"] + at.position * at.encoding
+
+    def _channels(self, c):
+        """Channels that a pass writes, in a buffer that `base_group` counts in."""
+        first = c["base_group"] if c.opcode in (Opcode.LINEAR, Opcode.FIRE) else 0
+        return slice(first * self.cfg.lanes, (first + c["groups"]) * self.cfg.lanes)
+
+    def _load(self, index, c, at):
         memory = Memory(c["l_memory"])
         _, word_bytes = memory_shape(memory, self.cfg)
         start, size = c["l_address"] * word_bytes, c["l_words"] * word_bytes
@@ -116,21 +141,21 @@ class Interpreter:
             raise Fault(ErrorCode.BAD_ADDRESS, int(outside[0]) & 0xFFFF_FFFF)
         self.counters["rows_wanted"] += len(rows)
         self.counters["event_tiles"] += len(rows) * c["tiles"]
-        self.counters["level_tiles"] += int(levels.sum()) * c["tiles"]
+        self.counters["level_tiles"] += int(np.abs(levels).sum()) * c["tiles"]
         self.counters["bytes_rows"] += len(rows) * size
         if c["streamed"]:
             self.counters["bytes_bus_read"] += len(rows) * size
 
-    def _embed(self, index, c, token, position):
-        rows = [token] + ([c["n_in"] + position] if c["position_row"] else [])
+    def _embed(self, index, c, at):
+        rows = [at.token] + ([c["n_in"] + at.position] if c["position_row"] else [])
         self._request(c, rows, np.ones(len(rows)))
         acc = sum(self._unpack(c, row, 1)[0].astype(np.int64) for row in rows)
+        if c["sink"] == Sink.SET_SPIKES:
+            return self._set_spikes(index, c, acc, at)
         values, clipped = saturate(acc << c["embed_shift"])
-        self.residual[:len(values)] = values
-        self.counters["saturations"] += clipped
-        return values
+        return self._write_residual(c, at, values, clipped)
 
-    def _linear(self, index, c, token, position):
+    def _linear(self, index, c, at):
         levels = self.spikes[c["src"], :c["n_in"]]
         spoke = np.arange(c["n_in"]) if self.dense else np.flatnonzero(levels)
         self._request(c, spoke, levels[spoke])
@@ -138,16 +163,23 @@ class Interpreter:
         acc = sums(levels, self._weights(index, c))
         sink = Sink(c["sink"])
         if sink in (Sink.SPIKES, Sink.QKV):
-            return self._spike(index, c, acc, position)
+            return self._spike(index, c, acc, at)
+        part = self._channels(c)
+        old = self.residual[self._slot(c, at), part]
+        if sink == Sink.ADD_SPIKES:
+            return self._write_residual(c, at, *add_spikes(old, self._neurons(index, c, acc), c["embed_shift"]))
         base, _, shift = self._parameters(c)
-        part = slice(c["base_group"] * self.cfg.lanes, (c["base_group"] + c["groups"]) * self.cfg.lanes)
         if sink == Sink.LOGITS:
             half = 1 << (self.cfg.acc_width - 1)
             self.logits[part] = ((acc.astype(np.int64) + base + half) & (2 * half - 1)) - half
+            self.logits_end = max(self.logits_end, part.stop)
             return self.logits[part].copy()
-        self.residual[part], clipped = residual_add(self.residual[part], acc.astype(np.int64), base, shift)
+        return self._write_residual(c, at, *residual_add(old, acc.astype(np.int64), base, shift))
+
+    def _write_residual(self, c, at, values, clipped):
+        self.residual[self._slot(c, at), self._channels(c)] = values
         self.counters["saturations"] += clipped
-        return self.residual[part].copy()
+        return values
 
     # -- neurons ----------------------------------------------------------------------------------------------
 
@@ -155,49 +187,61 @@ class Interpreter:
         size = self.cfg.lanes * 8
         return unpack_parameters(self._memories[Memory.PARAMETERS][c["params"] * size:(c["params"] + c["groups"]) * size].tobytes())
 
-    def _spike(self, index, c, acc, position):
-        """Neurons of a LINEAR, FIRE or ATTEND, into the spike buffer (and query, key and value)."""
-        if ("table", index) not in self._decoded:
-            levels = np.full(c["groups"] * self.cfg.lanes, c["level"])
-            if c.opcode == Opcode.LINEAR and c["sink"] == Sink.QKV:
-                levels[:2 * c["attn_groups"] * self.cfg.lanes] = 1
-            base, step, _ = self._parameters(c)
-            self._decoded["table", index] = threshold_table(base, step, levels)
-        levels = fire(acc, self._decoded["table", index])
-        start = c["base_group"] * self.cfg.lanes if c.opcode == Opcode.LINEAR else 0
-        self.spikes[c["dst"], start:start + len(levels)] = levels
+    def _neurons(self, index, c, acc):
+        """Spikes of the neurons of a pass, float32 [groups x lanes]."""
+        parts = [(slice(0, c["groups"] * self.cfg.lanes), c["level"])]
         if c.opcode == Opcode.LINEAR and c["sink"] == Sink.QKV:
-            self._cache(c, levels, position)
-        self.counters["spikes"] += int(levels.sum())
-        self.counters["fired"] += int(np.count_nonzero(levels))
-        self.counters["neurons"] += len(levels)
-        return levels.astype(np.int64)
+            values_from = min(2 * c["attn_groups"], c["groups"]) * self.cfg.lanes
+            parts = [(slice(0, values_from), 1), (slice(values_from, parts[0][0].stop), c["level"])]
+        spikes = self._stateless(index, c, acc, parts) if c["neuron"] == Neuron.NI_LIF else self._stateful(c, acc, parts)
+        self.counters["spikes"] += int(np.abs(spikes).sum())
+        self.counters["fired"] += int(np.count_nonzero(spikes))
+        self.counters["neurons"] += len(spikes)
+        return spikes
 
-    def _cache(self, c, levels, position):
-        width, at = c["attn_groups"] * self.cfg.lanes, c["kv_base"] + position
-        query, key, value = (levels[i * width:(i + 1) * width] for i in range(3))
-        self._query[:len(query)] = query
-        self._keys[at, :len(key)] = key
-        self._values[at, :len(value)] = value
+    def _stateless(self, index, c, acc, parts):
+        """Counts thresholds, in its fast form."""
+        if ("table", index) not in self._decoded:
+            base, step, _ = self._parameters(c)
+            levels = np.concatenate([np.full(part.stop - part.start, level) for part, level in parts])
+            self._decoded["table", index] = threshold_table(base, step, levels)
+        return fire(acc, self._decoded["table", index])
 
-    def _fire(self, index, c, token, position):
-        return self._spike(index, c, self.residual[:c["groups"] * self.cfg.lanes].astype(np.float32), position)
+    def _stateful(self, c, acc, parts):
+        base, step, _ = self._parameters(c)
+        kept = self._membranes[c["params"] * self.cfg.lanes:][:len(base)]  # a view
+        membrane = np.zeros_like(kept) if c["first"] else kept.copy()
+        spikes = np.zeros(len(base), np.float32)
+        for part, level in parts:
+            spikes[part], after = neuron_step(c["neuron"], acc[part].astype(np.int64), membrane[part], base[part], step[part],
+                                              levels=level, leak=c["leak"])
+            half = 1 << (MEMBRANE_WIDTH - 1)
+            kept[part] = ((after + half) & (2 * half - 1)) - half
+        return spikes
+
+    def _spike(self, index, c, acc, at):
+        """Neurons of a LINEAR, FIRE or ATTEND, into the spike buffer (and query, key and value)."""
+        spikes = self._neurons(index, c, acc)
+        self.spikes[c["dst"], self._channels(c)] = spikes
+        if c.opcode == Opcode.LINEAR and c["sink"] == Sink.QKV:
+            self._attention.write(c, spikes, at.position)
+        return spikes.astype(np.int64)
+
+    def _set_spikes(self, index, c, acc, at):
+        """The stream becomes the spikes that it drives; these are the output."""
+        spikes = self._spike(index, c, acc, at)
+        self.residual[self._slot(c, at), :len(spikes)], clipped = saturate(spikes << c["embed_shift"])
+        self.counters["saturations"] += clipped
+        return spikes
+
+    def _fire(self, index, c, at):
+        acc = self.residual[self._slot(c, at), :c["groups"] * self.cfg.lanes].astype(np.float32)
+        return (self._set_spikes if c["sink"] == Sink.SET_SPIKES else self._spike)(index, c, acc, at)
 
     # -- attention --------------------------------------------------------------------------------------------
 
-    def _attend(self, index, c, token, position):
-        width, head = c["groups"] * self.cfg.lanes, self.cfg.segment << c["head_level"]
-        heads = -(-width // head)
-        if ("attention", index) not in self._decoded:
-            shifts = [c["gather_shifts"] >> (3 * rank) & 7 for rank in range(c["top_k"])]
-            recency = [c["recency"] >> (4 * h) & RECENCY_OFF for h in range(heads)]
-            self._decoded["attention", index] = WinnerTakeAll(c["top_k"], shifts, recency, c["overlap"], self.cfg.max_context)
-        unit = self._decoded["attention", index]
-        region = slice(c["a_kv_base"], c["a_kv_base"] + position + 1)
-        keys = self._keys[region, :heads * head].reshape(-1, heads, head).transpose(1, 0, 2)  # [H, n, d]
-        values = self._values[region, :heads * head].reshape(-1, heads, head)                 # [n, H, d]
-        raw = np.matmul(keys, self._query[:heads * head].reshape(heads, head, 1))[:, :, 0]
-        positions, valid, _, _ = unit.choose(raw)
-        self.gathered[:heads * head] = unit.gather(values, positions, valid).reshape(-1)
-        self.counters["winners"] += int(valid.sum())
-        return self._spike(index, c, self.gathered[:width], position)
+    def _attend(self, index, c, at):
+        gathered, won = self._attention.attend(index, c, at.position, at.last_position)
+        self.gathered[:len(gathered)] = gathered
+        self.counters["winners"] += won
+        return self._spike(index, c, self.gathered[:c["groups"] * self.cfg.lanes], at)
