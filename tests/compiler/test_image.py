@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from spikeloom.arch.commands import Opcode
+from spikeloom.arch.commands import Opcode, Sink
 from spikeloom.arch.config import FitError
 from spikeloom.arch.layout import read_image, write_image
 from spikeloom.arch.presets import PRESETS, preset
@@ -43,7 +43,9 @@ def test_the_program_of_a_token():
     assert [c.label for c in program[entries["token"]:]] == ["embed", *layer, "final", "logits", "pick", "end"]
     assert [c.opcode for c in program[:entries["token"]]] == [Opcode.LOAD, Opcode.LOAD, Opcode.HALT]
     assert [c.label for c in program if c["head"]] == ["final", "logits", "pick"]
-    assert all(c["src"] != c["dst"] for c in program if c.opcode == Opcode.LINEAR and c["sink"] < 2)
+    assert all(c["src"] != c["dst"] for c in program if c.opcode == Opcode.LINEAR and c["sink"] in (Sink.SPIKES, Sink.QKV))
+    final, logits = program[-4:-2]
+    assert final["dst"] == logits["src"] == 2 and program[entries["token"]]["sink"] == Sink.SET
 
 
 def test_equal_models_give_equal_images():
@@ -80,12 +82,12 @@ def test_models_that_do_not_fit(changes, words):
         compile_model(config, tensors, TINY_MACHINE, logit_scale=1.0)
 
 
-@pytest.mark.parametrize("field, value, words", [
-    ("parameter_words", 20, "92 parameter groups"), ("program_words", 21, "22 commands"),
-])
-def test_machines_that_are_too_small(field, value, words):
+@pytest.mark.parametrize("limits, words", [
+    ({"parameter_words": 20, "membrane_words": 20}, "92 parameter groups"), ({"program_words": 21}, "22 commands"),
+], ids=["parameters", "program"])
+def test_machines_that_are_too_small(limits, words):
     with pytest.raises(FitError, match=words):
-        build(machine=replace(TINY_MACHINE, **{field: value}))
+        build(machine=replace(TINY_MACHINE, **limits))
 
 
 def test_attention_wider_than_a_block_is_refused():

@@ -56,12 +56,17 @@ def compile_model(config: ModelConfig, tensors: dict[str, np.ndarray], cfg: Acce
     sections["program"] = pack_program(plan.commands)
     if tokenizer_json is not None:
         sections["tokenizer"] = tokenizer_json.encode()
-    card = {"model": config.to_dict(), "machine": cfg.name, "logit_scale": logit_scale, "entries": plan.entries,
+    card = {"kind": kind(config), "model": config.to_dict(), "machine": cfg.name, "logit_scale": logit_scale, "entries": plan.entries,
             "labels": plan.labels, "streamed": sorted(placement.names), "trace_dumps": trace_dumps,
             "bytes": {name: len(data) for name, data in sections.items()},
             "vocabulary": {"size": config.vocabulary, "end_token": config.end_token, "text": tokenizer_json is not None}}
     sections["card"] = json.dumps(card).encode()
     return Image(cfg.fingerprint, sections)
+
+
+def kind(config: ModelConfig) -> str:
+    """What a model is for: `decoder` (generate), `encoder` (fill) or `classifier`."""
+    return "classifier" if config.classes else "encoder" if config.bidirectional else "decoder"
 
 
 def _parameters(config: ModelConfig, lowered: Lowered, cfg: AcceleratorConfig) -> tuple[dict[str, int], bytes]:

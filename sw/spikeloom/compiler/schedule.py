@@ -6,6 +6,9 @@ from ..arch.layout import weight_code
 from .lower import Lowered
 from .placement import Placement
 
+#: Buffer that holds spike buffer 0, 1, 2.
+_SPIKES = (Buffer.SPIKES_0, Buffer.SPIKES_1, Buffer.SPIKES_2)
+
 
 class Schedule:
     """Emits commands in order; `commands`, `entries` and `labels` are the result.
@@ -57,13 +60,13 @@ class Schedule:
 
     def _build_token(self):
         c = self.config
-        self._linear("embed", "embed", opcode=Opcode.EMBED, dump=Buffer.RESIDUAL, embed_shift=c.embed_shift,
+        self._linear("embed", "embed", opcode=Opcode.EMBED, sink=Sink.SET, dump=Buffer.RESIDUAL, embed_shift=c.embed_shift,
                      position_row=c.position_table)
         here = 0  # spike buffer written last; a LINEAR reads one and writes the other
         for layer in range(c.layers):
             here = self._build_layer(layer, here)
-        self._fire("final", 1 - here, c.level_final, head=1)
-        self._linear("head", "logits", sink=Sink.LOGITS, src=1 - here, params="head", dump=Buffer.LOGITS, head=1)
+        self._fire("final", 2, c.level_final, head=1)
+        self._linear("head", "logits", sink=Sink.LOGITS, src=2, params="head", dump=Buffer.LOGITS, head=1)
         self._emit(Opcode.PICK, "pick", head=1)
         self._emit(Opcode.HALT, "end")
 
@@ -88,7 +91,7 @@ class Schedule:
 
     def _fire(self, name, dst, level, head=0):
         self._emit(Opcode.FIRE, name, dst=dst, groups=self.width_groups, params=self.params[name], level=level, head=head)
-        self._dump(name, Buffer.SPIKES_0 + dst, self.width_groups, head)
+        self._dump(name, _SPIKES[dst], self.width_groups, head)
 
     def _attend(self, layer, dst):
         c, name = self.config, f"layer{layer}.attn"
@@ -99,7 +102,7 @@ class Schedule:
             overlap=c.overlap, gather_shifts=sum((most - s) << (3 * rank) for rank, s in enumerate(c.rank_shifts)),
             recency=sum(s << (4 * head) for head, s in enumerate(c.recency)))
         self._dump(f"{name}.gather", Buffer.GATHER, self.width_groups)
-        self._dump(name, Buffer.SPIKES_0 + dst, self.width_groups)
+        self._dump(name, _SPIKES[dst], self.width_groups)
 
     def _linear(self, matrix, label=None, *, opcode=Opcode.LINEAR, params=None, dump=None, head=0, **fields):
         """One command per block; `dump` is the buffer written (the spike buffer dst unless told)."""
@@ -115,7 +118,7 @@ class Schedule:
             self._emit(opcode, label, groups=block.groups, base_group=block.base_group, n_in=rows, tiles=block.tiles,
                        weight_code=weight_code(block.bits), streamed=streamed, order=Order.ROWS if streamed else Order.TILES,
                        address=section + self.placement.addresses[matrix, number], head=head, **more, **fields)
-        buffer = Buffer.SPIKES_0 + fields.get("dst", 0) if dump is None else dump
+        buffer = _SPIKES[fields.get("dst", 0)] if dump is None else dump
         self._dump(label, buffer, blocks[-1].base_group + blocks[-1].groups, head)
 
     def _dump(self, label, buffer, groups, head=0):
