@@ -94,6 +94,12 @@ class PromptError(SpikeloomError):
     remedy = "Give a prompt of at least one token of the model's own tokenizer."
 
 
+class WrongKind(SpikeloomError):
+    """The loaded image is not of the kind that the call is for."""
+
+    remedy = "Decoders generate and score; encoders encode, and fill or classify."
+
+
 class SaturationError(SpikeloomError):
     """The residual stream saturated, so the output differs from the model that was trained."""
 

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 
 from .errors import BadImage, PromptError
 
+#: How a user writes a masked word.
+MASK = "<mask>"
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -47,6 +49,34 @@ class Text:
         named = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in unknown[:8])
         raise PromptError(f"The model's vocabulary has no way to write {named or 'this text'}.",
                           remedy="Leave these characters out, or replace them.")
+
+    def encode_masked(self, text: str, mask: int) -> list[int]:
+        """Token ids of a text in which `MASK` stands for one token, that of id `mask`.
+
+        Blanks before a mask belong to it, as they belong to the words of byte-level vocabularies.
+
+        Raises
+        ------
+        PromptError
+            As `encode`.
+        """
+        ids, parts = [], text.split(MASK)
+        for number, part in enumerate(parts):
+            last = number + 1 == len(parts)
+            part = part if last else part.rstrip()
+            ids += self.encode(part) if part or len(parts) == 1 else []
+            ids += [] if last else [mask]
+        return ids
+
+    def encode_pair(self, text: str, second: str | None = None, *, separator: int) -> list[int]:
+        """separator, text[, separator, second text]: what encoders read.
+
+        Raises
+        ------
+        PromptError
+            As `encode`.
+        """
+        return [i for part in (text, second) if part is not None for i in (separator, *self.encode(part))]
 
     def _lossless(self, text, ids):
         return bool(ids) and self.decode(ids) == text
