@@ -22,24 +22,29 @@ LARGEST_HEAD = 64
 
 
 @functools.cache
-def library() -> ctypes.CDLL | None:
-    """The kernel, or None where there is no C compiler."""
+def build(source: Path = SOURCE) -> ctypes.CDLL | None:
+    """The kernels of a C file, or None where there is no C compiler."""
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
     if compiler is None:
         return None
-    digest = hashlib.sha256(SOURCE.read_bytes() + " ".join(FLAGS).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(source.read_bytes() + " ".join(FLAGS).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "spikeloom"
-    target = cache / f"winners-{digest}.so"
+    target = cache / f"{source.stem}-{digest}.so"
     if not target.exists():
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=cache) as folder:
                 built = Path(folder) / target.name
-                subprocess.run([compiler, *FLAGS, "-o", built, SOURCE, "-lm"], check=True, capture_output=True)
+                subprocess.run([compiler, *FLAGS, "-o", built, source, "-lm"], check=True, capture_output=True)
                 built.replace(target)
         except (OSError, subprocess.CalledProcessError):
             return None
     return ctypes.CDLL(str(target))
+
+
+def library() -> ctypes.CDLL | None:
+    """The attention kernel, or None where there is no C compiler."""
+    return build(SOURCE)
 
 
 def available(head_width: int) -> bool:
