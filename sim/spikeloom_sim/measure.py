@@ -24,10 +24,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from spikeloom.arch.config import AcceleratorConfig
-from spikeloom.arch.cycles import TOKEN_OVERHEAD, Token, run_end_cycles, token_steps
+from spikeloom.arch.cycles import TOKEN_OVERHEAD, run_end_cycles
 from spikeloom.arch.layout import Image, read_image, write_image
 from spikeloom.arch.numerics import pick
 from spikeloom.arch.presets import preset
+from spikeloom.arch.run_cycles import Token, token_steps
 from spikeloom.arch.streamed_cycles import MemoryTiming
 from spikeloom.compiler.image import compile_model
 from spikeloom.driver.device import Device

@@ -4,19 +4,7 @@ import numpy as np
 import pytest
 
 from spikeloom.arch.commands import Command, Opcode, Order, Sink
-from spikeloom.arch.cycles import (
-    COMMAND_OVERHEAD,
-    SKIPPED,
-    TOKEN_OVERHEAD,
-    Sampling,
-    Token,
-    command_cycles,
-    event_bound,
-    run_end_cycles,
-    run_report,
-    token_cycles,
-    token_steps,
-)
+from spikeloom.arch.cycles import COMMAND_OVERHEAD, Sampling, command_cycles
 from spikeloom.arch.presets import preset
 from spikeloom.arch.streamed_cycles import MemoryTiming, Reader, bursts
 
@@ -116,43 +104,3 @@ def test_half_the_rate_takes_twice_as_long():
 def test_a_load_is_a_request_per_word():
     load = Command(Opcode.LOAD, {"l_words": 100})
     assert command_cycles(SIM, load) == 800 + command_cycles(SIM, Command(Opcode.LOAD, {"l_words": 200})) - 1600
-
-
-PROGRAM = [
-    Command(Opcode.HALT, {}, "booted"),
-    Command(Opcode.EMBED, {"n_in": 50, "tiles": 1, "groups": 4, "position_row": 1}, "embed"),
-    Command(Opcode.FIRE, {"groups": 4, "dst": 1}, "in"),
-    linear(src=1, tiles=2, groups=8, dst=0),
-    Command(Opcode.LINEAR, {"n_in": 128, "tiles": 1, "groups": 4, "src": 0, "sink": Sink.RESIDUAL, "weight_code": 1}, "down"),
-    Command(Opcode.PICK, {"head": 1}, "pick"),
-    Command(Opcode.HALT, {}, "end"),
-]
-PROGRAM[3] = Command(Opcode.LINEAR, PROGRAM[3].fields, "up")
-
-
-def a_token(head=True):
-    levels, wide = np.zeros(64, int), np.zeros(128, int)
-    levels[[3, 9]], wide[100:110] = 2, 1
-    return Token({"in": levels, "up": wide}, 7, 3, head)
-
-
-def test_events_follow_the_spike_buffers():
-    steps = token_steps(SIM, PROGRAM, a_token(), entry=1)
-    assert [step.event_tiles for step in steps] == [2, 0, 2 * 2, 10, 0]
-    assert [step.row_bytes for step in steps] == [128, 0, 256, 320, 0]
-    assert event_bound(steps) == 16
-    dense = token_steps(SIM, PROGRAM, a_token(), entry=1, dense=True)
-    assert [step.event_tiles for step in dense] == [2, 0, 128, 128, 0]
-
-
-def test_a_token_is_the_sum_of_its_commands():
-    steps = token_steps(SIM, PROGRAM, a_token(), entry=1)
-    assert token_cycles(SIM, PROGRAM, a_token(), entry=1) == TOKEN_OVERHEAD + sum(step.cycles for step in steps)
-    assert token_steps(SIM, PROGRAM, a_token(False), entry=1)[-1].cycles == SKIPPED
-
-
-def test_a_run_is_the_sum_of_its_tokens():
-    report = run_report(SIM, PROGRAM, [a_token(), a_token()], entry=1)
-    assert report.cycles == 2 * token_cycles(SIM, PROGRAM, a_token(), entry=1) + run_end_cycles(SIM)
-    assert report.cycles_per_token == report.cycles / 2 and report.event_bound_per_token == 16
-    assert report.bytes_per_token == 704 and set(report.by_label) == {"embed", "in", "up", "down", "pick", "overhead"}

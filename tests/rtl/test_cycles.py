@@ -2,9 +2,10 @@
 
 import pytest
 
-from spikeloom.arch.cycles import Sampling, Token, command_cycles, run_report
+from spikeloom.arch.cycles import Sampling, command_cycles
 from spikeloom.arch.layout import read_image, write_image
 from spikeloom.arch.registers import Mode
+from spikeloom.arch.run_cycles import Token, run_report
 from spikeloom.arch.streamed_cycles import MemoryTiming
 from spikeloom.compiler.image import compile_model
 from spikeloom.driver.device import Device

@@ -1,36 +1,33 @@
 """The cycle model: what each command costs on a machine, in plain numbers, without gates.
 
-Times follow the gateware stage by stage. A run comes out to the cycle with resident rows, and with streamed rows too where
-the memory is what `MemoryTiming` says: answers in order, after a fixed latency, at a steady rate. Refresh, other managers
-and stalls are not in it, nor are writes of records that wait for the bus.
-
-A program is the list of `Command`s of an image; a trace holds, by label, what each operator wrote (as
-`model.integer_model.Trace` does). Levels above 0 in it are the events.
+Times follow the gateware stage by stage. A run (`run_cycles`) comes out to the cycle with resident rows, and with streamed
+rows too where the memory is what `MemoryTiming` says: answers in order, after a fixed latency, at a steady rate. Refresh,
+other managers and stalls are not in it, nor are writes of records that wait for the bus.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from .commands import Command, Memory, Opcode, Order, Sink
+from .commands import Attention, Command, Memory, Opcode, Order, Sink
 from .config import WEIGHT_BITS, AcceleratorConfig, ceil_div
 from .streamed_cycles import MemoryTiming, Reader, streamed_markers
 
 #: NEXT, READ, CHECK and the fetch of the first command, then HALT and TOKEN_END: cycles of a token beside its commands.
 TOKEN_OVERHEAD = 8
+#: The same of a position in a sweep of an ENCODE run.
+SWEEP_OVERHEAD = 8
 #: DISPATCH and START: cycles of a command before its unit sees it.
 COMMAND_OVERHEAD = 2
 #: A command that is passed over costs the fetch of the next one.
 SKIPPED = 4
 #: Engine: from taking a marker to its drain request. Scheduler and row source come before it.
 _DRAIN, _FOUND_TO_TAKEN = 2, 2
-#: Neuron unit: from reading a group to its result.
-_NEURON = 3
-#: Attention: cycles of a row beside its scan and its winners.
-_ATTENTION = 6
+#: Neuron unit: from reading a group to its result; adding its spikes into the stream takes one more.
+_NEURON, _ADD_SPIKES = 3, 1
+#: Attention: cycles of a row beside its scan and its winners (WTA), or beside its walk over the positions.
+_COMPETITION, _WALK = 6, 6
 #: Hash of the sampler, and from a candidate to its place among the noisy ones.
 _HASH, _NOISE = 4, 7
 #: Dumper: cycles of a group beside its beats.
@@ -45,10 +42,9 @@ class Sampling:
     vocabulary: int = 2
 
 
-# -- one command --------------------------------------------------------------------------------------------------
-
 def command_cycles(cfg: AcceleratorConfig, command: Command, *, rows: Sequence[int] = (), position: int = 0,
-                   memory: MemoryTiming | None = None, sampling: Sampling | None = None, before: Command | None = None) -> int:
+                   last_position: int | None = None, memory: MemoryTiming | None = None, sampling: Sampling | None = None,
+                   before: Command | None = None) -> int:
     """Cycles from the dispatch of a command to that of the next.
 
     Parameters
@@ -57,8 +53,8 @@ def command_cycles(cfg: AcceleratorConfig, command: Command, *, rows: Sequence[i
     command : Command
     rows : ascending ints
         Rows asked for (EMBED, LINEAR): the neurons that spoke, or all in dense mode.
-    position : int
-        Of the token (ATTEND).
+    position, last_position : int
+        Of the token (ATTEND); the last one of the text, where attention looks both ways.
     memory : MemoryTiming, optional
         For streamed rows and LOAD.
     sampling : Sampling, optional
@@ -77,7 +73,8 @@ def command_cycles(cfg: AcceleratorConfig, command: Command, *, rows: Sequence[i
     if opcode == Opcode.FIRE:
         busy = command["groups"] + _NEURON
     elif opcode == Opcode.ATTEND:
-        busy = position // cfg.score_banks + 1 + command["top_k"] + _ATTENTION + command["groups"] + _NEURON
+        last = last_position if command["bidirectional"] and last_position is not None else position
+        busy = _attention(cfg, command, last) + command["groups"] + _NEURON
     elif opcode == Opcode.PICK:
         busy = _pick(cfg, sampling, before) + 1
     elif opcode == Opcode.LOAD:
@@ -87,6 +84,13 @@ def command_cycles(cfg: AcceleratorConfig, command: Command, *, rows: Sequence[i
     else:
         busy = _rows(cfg, command, np.asarray(rows, np.int64), memory)
     return busy + COMMAND_OVERHEAD
+
+
+def _attention(cfg, command, last):
+    """WTA scans `score_banks` positions per cycle and pops its winners, SFSA and SSA walk from position to position."""
+    if command["attention"] == Attention.WTA:
+        return last // cfg.score_banks + 1 + command["top_k"] + _COMPETITION
+    return last + 1 + _WALK
 
 
 def _rows(cfg, command, rows, memory):
@@ -110,7 +114,7 @@ def _rows(cfg, command, rows, memory):
     drained = 0
     for marker in markers:
         drained = max(drained, marker + _DRAIN) + cfg.groups_per_tile
-    return drained - 1 + _NEURON
+    return drained - 1 + _NEURON + (_ADD_SPIKES if command["sink"] == Sink.ADD_SPIKES else 0)
 
 
 def _gaps(words, hide):
@@ -159,139 +163,6 @@ def _load(cfg, command, memory):
     return max(reader.arrivals, default=0) + 3
 
 
-# -- one token ----------------------------------------------------------------------------------------------------
-
-class Token(NamedTuple):
-    """One token that was processed, and what each operator wrote."""
-
-    trace: Mapping[str, np.ndarray]
-    token: int
-    position: int
-    #: Commands flagged `head` ran.
-    head: bool = True
-
-
-class Step(NamedTuple):
-    """One command of one token."""
-
-    command: Command
-    #: Cycles, dispatch included.
-    cycles: int
-    #: Weight rows asked for times tiles: cycles in which the engine adds.
-    event_tiles: int = 0
-    #: Bytes of these rows.
-    row_bytes: int = 0
-
-
-def rows_asked(cfg: AcceleratorConfig, program: Sequence[Command], it: Token, *, entry: int,
-               dense: bool = False) -> list[tuple[Command, np.ndarray]]:
-    """Every command from `entry` to before HALT, and the rows that it asks for."""
-    spoke = np.zeros((2, cfg.max_neurons), bool)
-    out = []
-    for command in program[entry:]:
-        rows = np.zeros(0, np.int64)
-        if command.opcode == Opcode.HALT:
-            break
-        if command["head"] and not it.head:
-            out.append((command, rows))
-            continue
-        linear = command.opcode == Opcode.LINEAR
-        if command.opcode == Opcode.EMBED:
-            rows = np.array([it.token] + [command["n_in"] + it.position] * command["position_row"])
-        elif linear:
-            rows = np.arange(command["n_in"]) if dense else np.flatnonzero(spoke[command["src"], :command["n_in"]])
-        if command.opcode in (Opcode.FIRE, Opcode.ATTEND) or linear and command["sink"] in (Sink.SPIKES, Sink.QKV):
-            start = command["base_group"] * cfg.lanes if linear else 0
-            levels = np.asarray(it.trace[command.label])[start:start + command["groups"] * cfg.lanes]
-            spoke[command["dst"], start:start + len(levels)] = levels > 0
-        out.append((command, rows))
-    return out
-
-
-def token_steps(cfg: AcceleratorConfig, program: Sequence[Command], it: Token, *, entry: int, dense: bool = False,
-                memory: MemoryTiming | None = None, sampling: Sampling | None = None) -> list[Step]:
-    """Every command of one token and what it costs; `TOKEN_OVERHEAD` comes beside them."""
-    out, before = [], None
-    for command, rows in rows_asked(cfg, program, it, entry=entry, dense=dense):
-        if command["head"] and not it.head:
-            out.append(Step(command, SKIPPED))
-            continue
-        cycles = command_cycles(cfg, command, rows=rows, position=it.position, memory=memory, sampling=sampling, before=before)
-        event_tiles = len(rows) * command["tiles"]
-        out.append(Step(command, cycles, event_tiles, event_tiles * cfg.cols * WEIGHT_BITS[command["weight_code"]] // 8))
-        before = command if command.opcode == Opcode.LINEAR else None
-    return out
-
-
-def token_cycles(cfg: AcceleratorConfig, program: Sequence[Command], it: Token, **options) -> int:
-    """Cycles of one token; options as those of `token_steps`."""
-    return TOKEN_OVERHEAD + sum(step.cycles for step in token_steps(cfg, program, it, **options))
-
-
-def event_bound(steps: Iterable[Step]) -> int:
-    """Rows asked for times tiles, over all commands: no machine with one engine needs fewer cycles."""
-    return sum(step.event_tiles for step in steps)
-
-
-# -- one run ------------------------------------------------------------------------------------------------------
-
-@dataclass
-class RunReport:
-    """Sums over the tokens of a run."""
-
-    tokens: int = 0
-    cycles: int = 0
-    event_tiles: int = 0
-    row_bytes: int = 0
-    #: Cycles by label of the command; the sequencer's own under `overhead`.
-    by_label: Counter = field(default_factory=Counter)
-
-    @property
-    def cycles_per_token(self) -> float:
-        """Mean, the end of the run included."""
-        return self.cycles / max(1, self.tokens)
-
-    @property
-    def bytes_per_token(self) -> float:
-        """Bytes of weight rows, mean."""
-        return self.row_bytes / max(1, self.tokens)
-
-    @property
-    def event_bound_per_token(self) -> float:
-        """Cycles in which the engine adds, mean."""
-        return self.event_tiles / max(1, self.tokens)
-
-
 def run_end_cycles(cfg: AcceleratorConfig, *, scoring: bool = False, memory: MemoryTiming | None = None) -> int:
     """Cycles from the last token's end to the run's: the record of a generated token must have reached memory."""
     return 2 if scoring else (memory or MemoryTiming()).latency + 6 + 128 // cfg.data_width
-
-
-def run_report(cfg: AcceleratorConfig, program: Sequence[Command], tokens: Iterable[Token], *, entry: int, scoring: bool = False,
-               dense: bool = False, memory: MemoryTiming | None = None, sampling: Sampling | None = None) -> RunReport:
-    """What a whole run costs: its tokens one after another, then its end.
-
-    Parameters
-    ----------
-    cfg, program : AcceleratorConfig, list of Command
-    tokens : iterable of Token
-        In order; the last one of a scored text has no `head`.
-    entry : int
-        First command of the token section.
-    scoring : bool
-        The run scores a given text; else it ends with a generated token.
-    dense, memory, sampling
-        As the run was made.
-    """
-    report = RunReport()
-    for it in tokens:
-        steps = token_steps(cfg, program, it, entry=entry, dense=dense, memory=memory, sampling=sampling)
-        report.tokens += 1
-        report.event_tiles += event_bound(steps)
-        report.row_bytes += sum(step.row_bytes for step in steps)
-        report.by_label["overhead"] += TOKEN_OVERHEAD
-        for step in steps:
-            report.by_label[step.command.label] += step.cycles
-    report.by_label["overhead"] += run_end_cycles(cfg, scoring=scoring, memory=memory)
-    report.cycles = sum(report.by_label.values())
-    return report

@@ -1,6 +1,6 @@
 """Compares a run of a device with the integer model: every token, and with a trace every command's checksum."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -9,13 +9,19 @@ import numpy as np
 from ..arch.commands import TRACED, Command, Opcode
 from ..arch.layout import Image
 from ..arch.numerics import checksum, noise_table, pick
+from ..arch.sweeps import encode_order
 from .device import Device, Token
+
+#: What an operator wrote, by its label.
+Intermediates = Mapping[str, np.ndarray]
 
 
 class Reference(Protocol):
     """What this module asks of `model.integer_model.IntegerModel`."""
 
-    def step(self, token: int, position: int, *, head: bool = True) -> Mapping[str, np.ndarray]: ...
+    def step(self, token: int, position: int, *, head: bool = True) -> Intermediates: ...
+
+    def encode(self, tokens: list[int]) -> Sequence[Intermediates]: ...
 
     def clear(self) -> None: ...
 
@@ -39,13 +45,38 @@ class Report:
             self.first = self.first or f"{where()}: expected {expected}, got {got}"
 
 
-def covered(command: Command, values: np.ndarray, lanes: int, fill: int) -> np.ndarray:
-    """The part of an operator's output that a command writes, padded with `fill` to whole groups."""
-    start = command["base_group"] * lanes if command.opcode == Opcode.LINEAR else 0
-    end = start + command["groups"] * lanes
-    padded = np.full(max(end, len(values)), fill, np.int64)
-    padded[:len(values)] = values
-    return padded[start:end]
+@dataclass(frozen=True)
+class Machine:
+    """What the checksums of a machine depend on, and the program that it ran."""
+
+    program: list[Command]
+    entry: int
+    lanes: int
+    acc_width: int
+
+    @classmethod
+    def of(cls, image: Image, *, lanes: int, acc_width: int) -> "Machine":
+        """The machine that runs this image."""
+        return cls(image.program, image.card["entries"]["token"], lanes, acc_width)
+
+    def covered(self, command: Command, trace: Intermediates) -> np.ndarray:
+        """The part of an operator's output that a command writes, padded to whole groups."""
+        values = trace[command.label]
+        start = command["base_group"] * self.lanes if command.opcode == Opcode.LINEAR else 0
+        end = start + command["groups"] * self.lanes
+        # Channels that pad the vocabulary hold the least logit (`compiler.lower.padded_logit`).
+        padded = np.full(max(end, len(values)), -(1 << (self.acc_width - 1)), np.int64)
+        padded[:len(values)] = values
+        return padded[start:end]
+
+    def compare(self, report: Report, ran: Iterable[tuple[int, int, Intermediates]], records: np.ndarray) -> None:
+        """Compare the checksum records of a run with (index of the command, position, trace) in order of execution."""
+        expected = [(checksum(self.covered(self.program[index], trace), self.lanes), index, position)
+                    for index, position, trace in ran if self.program[index].opcode in TRACED]
+        for number, (want, got) in enumerate(zip(expected, records)):
+            label = f"checksum {number}, position {want[2]}, command {want[1]} ({self.program[want[1]].label})"
+            report.check(want, (int(got["checksum"]), int(got["command"]), int(got["position"])), lambda label=label: label)
+        report.check(len(expected), len(records), lambda: "number of checksum records")
 
 
 class Checker:
@@ -65,16 +96,13 @@ class Checker:
 
     def __init__(self, reference: Reference, image: Image, *, lanes: int, acc_width: int, temperature: float = 0.0,
                  top_k: int = 0, seed: int = 0):
-        self.reference, self.program, self.lanes = reference, image.program, lanes
-        # Channels that pad the vocabulary hold the least logit (`compiler.lower.padded_logit`).
-        self._padding = -(1 << (acc_width - 1))
+        self.reference, self.machine = reference, Machine.of(image, lanes=lanes, acc_width=acc_width)
         self._sampling = {}
         if temperature > 0:
             noise = noise_table(temperature, image.card["logit_scale"])
             self._sampling = {"noise": noise, "top_k": top_k, "seed": seed & 0xFFFF_FFFF}
-        self._first = next(i for i, c in enumerate(self.program) if c.opcode == Opcode.EMBED)
         self.report = Report()
-        self._traces: list[tuple[Mapping[str, np.ndarray], bool]] = []
+        self._traces: list[tuple[Intermediates, bool]] = []
         reference.clear()
 
     def follow(self, prompt: list[int], tokens: Iterable[Token]) -> Iterator[Token]:
@@ -97,20 +125,13 @@ class Checker:
 
     def compare_trace(self, records: np.ndarray) -> None:
         """Compare the checksum records of the same run (`Device.trace_records`)."""
-        expected = list(self._expected())
-        for number, (want, got) in enumerate(zip(expected, records)):
-            label = f"checksum {number}, position {want[2]}, command {want[1]} ({self.program[want[1]].label})"
-            self.report.check(want, (int(got["checksum"]), int(got["command"]), int(got["position"])), lambda label=label: label)
-        self.report.check(len(expected), len(records), lambda: "number of checksum records")
+        self.machine.compare(self.report, self._ran(), records)
 
-    def _expected(self):
+    def _ran(self):
         for position, (trace, head) in enumerate(self._traces):
-            for index in range(self._first, len(self.program)):
-                command = self.program[index]
-                if command.opcode not in TRACED or command["head"] and not head:
-                    continue
-                values = covered(command, trace[command.label], self.lanes, self._padding)
-                yield checksum(values, self.lanes), index, position
+            for index in range(self.machine.entry, len(self.machine.program)):
+                if head or not self.machine.program[index]["head"]:
+                    yield index, position, trace
 
 
 def verify(device: Device, reference: Reference, prompt: list[int], n_new: int, *, trace: bool = True, temperature: float = 0.0,
@@ -131,3 +152,32 @@ def verify(device: Device, reference: Reference, prompt: list[int], n_new: int, 
     if trace:
         checker.compare_trace(device.trace_records())
     return checker.report
+
+
+def check_encoding(reference: Reference, machine: Machine, ids: list[int], tokens: Sequence[Token],
+                   records: np.ndarray | None = None) -> Report:
+    """Compare what `Device.encode` gave for a text (and its checksum records) with the integer model."""
+    report, traces = Report(tokens=list(tokens)), reference.encode(ids)
+    expected = [(position, trace["logits"]) for position, trace in enumerate(traces) if "logits" in trace]
+    for (position, logits), token in zip(expected, tokens):
+        best, most = pick(logits), int(logits.max())
+        report.check((best, position, most, most), (token.id, token.position, token.logit, token.best_logit),
+                     lambda position=position: f"position {position} (id, position, logit, best logit)")
+    report.check(len(expected), len(tokens), lambda: "number of tokens")
+    if records is not None:
+        order = encode_order(machine.program, machine.entry, len(ids))
+        machine.compare(report, ((index, position, traces[position]) for index, position in order), records)
+    return report
+
+
+def verify_encoding(device: Device, reference: Reference, ids: list[int], *, trace: bool = True, dense: bool = False) -> Report:
+    """Encode a text and compare with the integer model.
+
+    Returns
+    -------
+    Report
+        `mismatches` is 0 when device and model agree in every bit that was looked at.
+    """
+    tokens = device.encode(ids, trace=trace, dense=dense)
+    machine = Machine.of(device.image, lanes=device.cfg.lanes, acc_width=device.cfg.acc_width)
+    return check_encoding(reference, machine, ids, tokens, device.trace_records() if trace else None)

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..arch.commands import COMMAND_WORDS, Command, Opcode, decode
 from ..arch.config import NOISE_ENTRIES, NOISE_WIDTH, AcceleratorConfig, FitError
-from ..arch.cycles import SKIPPED, TOKEN_OVERHEAD, Sampling, command_cycles, run_end_cycles
+from ..arch.cycles import SKIPPED, SWEEP_OVERHEAD, TOKEN_OVERHEAD, Sampling, command_cycles, run_end_cycles
 from ..arch.numerics import checksum, pick
 from ..arch.registers import ErrorCode, Mode, Reason, State
 from .command_check import check_command
@@ -156,6 +156,7 @@ class Sequencer:
         while True:
             token = self._checked(int(self.prompt[self.position]))
             end = self._section(sweep, Place(token, self.position, n_prompt - 1, encoding=True), wanted=True)
+            self.counters["cycles"] += SWEEP_OVERHEAD
             if self._commands[end].opcode == Opcode.HALT:
                 self.position = 0
                 return Reason.ENCODED
@@ -218,7 +219,8 @@ class Sequencer:
             rows = np.arange(command["n_in"]) if self.machine.dense else np.flatnonzero(levels)
         elif command.opcode == Opcode.PICK and self.registers.get("mode", "sample"):
             sampling = Sampling(top_k=self.registers.get("mode", "top_k"), vocabulary=self.registers.get("limits", "vocabulary"))
-        self.counters["cycles"] += command_cycles(self.cfg, command, rows=rows, position=at.position, sampling=sampling, before=last)
+        self.counters["cycles"] += command_cycles(self.cfg, command, rows=rows, position=at.position, last_position=at.last_position,
+                                                  sampling=sampling, before=last)
 
     def _fetch(self, index):
         if index >= self.cfg.program_words:

@@ -1,0 +1,194 @@
+"""The cycle model over tokens, texts and runs: which rows each command asks for, and what it all costs.
+
+A program is the list of `Command`s of an image; a trace holds, by label, what each operator wrote (as
+`model.integer_model.Trace` does). What is not 0 in it are the events.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from .commands import SPIKE_BUFFERS, Command, Opcode, Sink
+from .config import WEIGHT_BITS, AcceleratorConfig
+from .cycles import SKIPPED, SWEEP_OVERHEAD, TOKEN_OVERHEAD, Sampling, command_cycles, run_end_cycles
+from .streamed_cycles import MemoryTiming
+from .sweeps import sweeps
+
+
+class Token(NamedTuple):
+    """One token that was processed, and what each operator wrote."""
+
+    trace: Mapping[str, np.ndarray]
+    token: int
+    position: int
+    #: Commands flagged `head` ran.
+    head: bool = True
+    #: Of the text, where attention looks both ways.
+    last_position: int | None = None
+
+
+class Step(NamedTuple):
+    """One command of one token."""
+
+    command: Command
+    #: Cycles, dispatch included.
+    cycles: int
+    #: Weight rows asked for times tiles: cycles in which the engine adds.
+    event_tiles: int = 0
+    #: Bytes of these rows.
+    row_bytes: int = 0
+
+
+class SpikeBuffers:
+    """Which neurons spoke, as far as it matters to the commands after them.
+
+    Parameters
+    ----------
+    cfg : AcceleratorConfig
+    dense : bool
+        Silent neurons count too.
+    """
+
+    def __init__(self, cfg: AcceleratorConfig, *, dense: bool = False):
+        self._cfg, self._dense = cfg, dense
+        self._spoke = np.zeros((SPIKE_BUFFERS, cfg.max_neurons), bool)
+
+    def rows(self, command: Command, it: Token) -> np.ndarray:
+        """Rows that a command asks for."""
+        if command.opcode == Opcode.EMBED:
+            return np.array([it.token] + [command["n_in"] + it.position] * command["position_row"])
+        if command.opcode != Opcode.LINEAR:
+            return np.zeros(0, np.int64)
+        return np.arange(command["n_in"]) if self._dense else np.flatnonzero(self._spoke[command["src"], :command["n_in"]])
+
+    def write(self, command: Command, it: Token) -> None:
+        """What a command makes neurons say."""
+        spiking = command.opcode in (Opcode.EMBED, Opcode.FIRE, Opcode.LINEAR, Opcode.ATTEND)
+        if not spiking or command["sink"] not in (Sink.SPIKES, Sink.QKV, Sink.SET_SPIKES):
+            return
+        lanes, size = self._cfg.lanes, command["groups"] * self._cfg.lanes
+        start = command["base_group"] * lanes if command.opcode in (Opcode.FIRE, Opcode.LINEAR) else 0
+        # A trace holds all blocks of a LINEAR.
+        first = start if command.opcode == Opcode.LINEAR else 0
+        levels = np.asarray(it.trace[command.label])[first:first + size]
+        self._spoke[command["dst"], start:start + len(levels)] = levels != 0
+
+
+def token_steps(cfg: AcceleratorConfig, program: Sequence[Command], it: Token, *, entry: int, dense: bool = False,
+                memory: MemoryTiming | None = None, sampling: Sampling | None = None) -> list[Step]:
+    """Every command of one token and what it costs; `TOKEN_OVERHEAD` comes beside them."""
+    end = next(i for i in range(entry, len(program)) if program[i].opcode == Opcode.HALT)
+    return _steps(cfg, program[entry:end], it, SpikeBuffers(cfg, dense=dense), memory=memory, sampling=sampling)
+
+
+def _steps(cfg, commands, it, buffers, **options):
+    out, before = [], None
+    for command in commands:
+        if command["head"] and not it.head:
+            out.append(Step(command, SKIPPED))
+            continue
+        rows = buffers.rows(command, it)
+        cycles = command_cycles(cfg, command, rows=rows, position=it.position, last_position=it.last_position, before=before, **options)
+        event_tiles = len(rows) * command["tiles"]
+        out.append(Step(command, cycles, event_tiles, event_tiles * cfg.cols * WEIGHT_BITS[command["weight_code"]] // 8))
+        buffers.write(command, it)
+        before = command if command.opcode == Opcode.LINEAR else None
+    return out
+
+
+def token_cycles(cfg: AcceleratorConfig, program: Sequence[Command], it: Token, **options) -> int:
+    """Cycles of one token; options as those of `token_steps`."""
+    return TOKEN_OVERHEAD + sum(step.cycles for step in token_steps(cfg, program, it, **options))
+
+
+def event_bound(steps: Iterable[Step]) -> int:
+    """Rows asked for times tiles, over all commands: no machine with one engine needs fewer cycles."""
+    return sum(step.event_tiles for step in steps)
+
+
+# -- one run ------------------------------------------------------------------------------------------------------
+
+@dataclass
+class RunReport:
+    """Sums over the tokens of a run."""
+
+    tokens: int = 0
+    cycles: int = 0
+    event_tiles: int = 0
+    row_bytes: int = 0
+    #: Cycles by label of the command; the sequencer's own under `overhead`.
+    by_label: Counter = field(default_factory=Counter)
+
+    @property
+    def cycles_per_token(self) -> float:
+        """Mean, the end of the run included."""
+        return self.cycles / max(1, self.tokens)
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Bytes of weight rows, mean."""
+        return self.row_bytes / max(1, self.tokens)
+
+    @property
+    def event_bound_per_token(self) -> float:
+        """Cycles in which the engine adds, mean."""
+        return self.event_tiles / max(1, self.tokens)
+
+    def add(self, steps: Iterable[Step], overhead: int) -> None:
+        """Count the commands of a token or of a position, and the sequencer's cycles beside them."""
+        self.by_label["overhead"] += overhead
+        for step in steps:
+            self.by_label[step.command.label] += step.cycles
+            self.event_tiles += step.event_tiles
+            self.row_bytes += step.row_bytes
+
+    def finish(self, end: int) -> "RunReport":
+        """Count the end of the run."""
+        self.by_label["overhead"] += end
+        self.cycles = sum(self.by_label.values())
+        return self
+
+
+def run_report(cfg: AcceleratorConfig, program: Sequence[Command], tokens: Iterable[Token], *, entry: int, scoring: bool = False,
+               dense: bool = False, memory: MemoryTiming | None = None, sampling: Sampling | None = None) -> RunReport:
+    """What a whole run costs: its tokens one after another, then its end.
+
+    Parameters
+    ----------
+    cfg, program : AcceleratorConfig, list of Command
+    tokens : iterable of Token
+        In order; the last one of a scored text has no `head`.
+    entry : int
+        First command of the token section.
+    scoring : bool
+        The run scores a given text; else it ends with a generated token.
+    dense, memory, sampling
+        As the run was made.
+    """
+    report = RunReport()
+    for it in tokens:
+        report.add(token_steps(cfg, program, it, entry=entry, dense=dense, memory=memory, sampling=sampling), TOKEN_OVERHEAD)
+        report.tokens += 1
+    return report.finish(run_end_cycles(cfg, scoring=scoring, memory=memory))
+
+
+def encoding_report(cfg: AcceleratorConfig, program: Sequence[Command], traces: Sequence[Mapping[str, np.ndarray]], ids: Sequence[int],
+                    *, entry: int, dense: bool = False, memory: MemoryTiming | None = None) -> RunReport:
+    """What a whole ENCODE run costs: its sweeps, then its end.
+
+    Parameters
+    ----------
+    traces, ids
+        Of every position, as `model.integer_model.IntegerModel.encode` gives them.
+    cfg, program, entry, dense, memory
+        As in `run_report`.
+    """
+    report, buffers = RunReport(tokens=len(ids)), SpikeBuffers(cfg, dense=dense)
+    for first, end in sweeps(program, entry):
+        for position in range(len(ids) if program[end].opcode == Opcode.SWEEP else 1):
+            it = Token(traces[position], ids[position], position, last_position=len(ids) - 1)
+            report.add(_steps(cfg, program[first:end], it, buffers, memory=memory), SWEEP_OVERHEAD)
+    return report.finish(run_end_cycles(cfg, memory=memory))

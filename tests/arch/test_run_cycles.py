@@ -1,0 +1,93 @@
+"""The cycle model over tokens and runs: events follow the spike buffers, parts add up."""
+
+import numpy as np
+
+from spikeloom.arch.commands import Attention, Command, Opcode, Order, Sink
+from spikeloom.arch.cycles import SKIPPED, SWEEP_OVERHEAD, TOKEN_OVERHEAD, command_cycles, run_end_cycles
+from spikeloom.arch.presets import preset
+from spikeloom.arch.run_cycles import Token, encoding_report, event_bound, run_report, token_cycles, token_steps
+
+SIM = preset("sim")
+
+PROGRAM = [
+    Command(Opcode.HALT, {}, "booted"),
+    Command(Opcode.EMBED, {"n_in": 50, "tiles": 1, "groups": 4, "position_row": 1, "sink": Sink.SET}, "embed"),
+    Command(Opcode.FIRE, {"groups": 4, "dst": 1}, "in"),
+    Command(Opcode.LINEAR, {"n_in": 64, "tiles": 2, "groups": 8, "src": 1, "order": Order.TILES, "sink": Sink.SPIKES}, "up"),
+    Command(Opcode.LINEAR, {"n_in": 128, "tiles": 1, "groups": 4, "src": 0, "sink": Sink.RESIDUAL, "weight_code": 1}, "down"),
+    Command(Opcode.PICK, {"head": 1}, "pick"),
+    Command(Opcode.HALT, {}, "end"),
+]
+
+
+def a_token(head=True):
+    levels, wide = np.zeros(64, int), np.zeros(128, int)
+    levels[[3, 9]], wide[100:110] = 2, 1
+    return Token({"in": levels, "up": wide}, 7, 3, head)
+
+
+def test_events_follow_the_spike_buffers():
+    steps = token_steps(SIM, PROGRAM, a_token(), entry=1)
+    assert [step.event_tiles for step in steps] == [2, 0, 2 * 2, 10, 0]
+    assert [step.row_bytes for step in steps] == [128, 0, 256, 320, 0]
+    assert event_bound(steps) == 16
+    dense = token_steps(SIM, PROGRAM, a_token(), entry=1, dense=True)
+    assert [step.event_tiles for step in dense] == [2, 0, 128, 128, 0]
+
+
+def test_a_token_is_the_sum_of_its_commands():
+    steps = token_steps(SIM, PROGRAM, a_token(), entry=1)
+    assert token_cycles(SIM, PROGRAM, a_token(), entry=1) == TOKEN_OVERHEAD + sum(step.cycles for step in steps)
+    assert token_steps(SIM, PROGRAM, a_token(False), entry=1)[-1].cycles == SKIPPED
+
+
+def test_a_run_is_the_sum_of_its_tokens():
+    report = run_report(SIM, PROGRAM, [a_token(), a_token()], entry=1)
+    assert report.cycles == 2 * token_cycles(SIM, PROGRAM, a_token(), entry=1) + run_end_cycles(SIM)
+    assert report.cycles_per_token == report.cycles / 2 and report.event_bound_per_token == 16
+    assert report.bytes_per_token == 704 and set(report.by_label) == {"embed", "in", "up", "down", "pick", "overhead"}
+
+
+def linear(label, **fields):
+    return Command(Opcode.LINEAR, {"n_in": 64, "tiles": 1, "groups": 4, **fields}, label)
+
+
+def test_spikes_of_time_steps_meet_in_one_buffer():
+    """Final spikes of two steps side by side; those that are added into the stream are not in a buffer; -1 is an event."""
+    program = [
+        Command(Opcode.EMBED, {"n_in": 50, "tiles": 1, "groups": 4, "sink": Sink.SET_SPIKES, "dst": 0}, "embed"),
+        linear("out", src=0, sink=Sink.ADD_SPIKES),
+        Command(Opcode.FIRE, {"groups": 4, "dst": 2}, "final@0"),
+        Command(Opcode.FIRE, {"groups": 4, "dst": 2, "base_group": 4}, "final@1"),
+        linear("logits", n_in=128, src=2, sink=Sink.LOGITS),
+        linear("again", src=0, sink=Sink.RESIDUAL),
+        Command(Opcode.HALT, {}, "end"),
+    ]
+    one, two, three = np.zeros((3, 64), int)
+    one[[1, 2]], two[[5]], three[[7, 8, 9]] = -1, 1, -1
+    trace = {"embed": one, "out": np.arange(64), "final@0": two, "final@1": three, "logits": np.zeros(64, int)}
+    assert [step.event_tiles for step in token_steps(SIM, program, Token(trace, 7, 0), entry=0)] == [1, 2, 0, 0, 4, 2]
+
+
+def test_spikes_that_are_added_take_a_cycle_more():
+    assert command_cycles(SIM, linear("out", sink=Sink.ADD_SPIKES)) == command_cycles(SIM, linear("out", sink=Sink.RESIDUAL)) + 1
+
+
+def test_attention_without_winners_walks():
+    def cost(attention, **fields):
+        command = Command(Opcode.ATTEND, {"groups": 4, "attention": attention, **fields})
+        return command_cycles(SIM, command, position=20, last_position=50)
+    assert cost(Attention.SFSA) == cost(Attention.SSA) == cost(Attention.SFSA, bidirectional=1) - 30
+    assert cost(Attention.WTA, top_k=4, bidirectional=1) - cost(Attention.WTA, top_k=4) == 50 // 4 - 20 // 4
+
+
+def test_an_encoding_is_the_sum_of_its_sweeps():
+    fire = Command(Opcode.FIRE, {"groups": 4, "dst": 1}, "in")
+    sweep = Command(Opcode.SWEEP, {}, "sweep")
+    program = [fire, sweep, fire, linear("up", src=1), sweep, fire, Command(Opcode.HALT, {}, "end")]
+    traces = [{"in": np.eye(64, dtype=int)[i], "up": np.zeros(64, int)} for i in range(3)]
+    report = encoding_report(SIM, program, traces, [4, 5, 6], entry=0)
+    assert report.tokens == 3 and report.event_tiles == 3
+    assert report.by_label["overhead"] == 7 * SWEEP_OVERHEAD + run_end_cycles(SIM)
+    assert report.by_label["in"] == 7 * command_cycles(SIM, fire)
+    assert report.by_label["up"] == sum(command_cycles(SIM, linear("up"), rows=[i]) for i in range(3))
