@@ -187,6 +187,10 @@ class ModelConfig:
         """Channels of one head."""
         return self.width // self.heads
 
+    def label(self, operator: str, step: int) -> str:
+        """Name of an operator, or of an intermediate, at a time step: in programs, traces and reports."""
+        return operator if self.steps == 1 else f"{operator}@{step}"
+
     @property
     def embedding_rows(self) -> int:
         """Rows of the embedding: one per token, then one per position where the model has a position table."""

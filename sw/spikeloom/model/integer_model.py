@@ -1,7 +1,14 @@
-"""The bit-exact twin of the trained network: what the device must compute, one token at a time, in numpy.
+"""The bit-exact twin of the trained network: what the device must compute, token by token or text by text, in numpy.
 
-Operators are those of `arch.numerics` (in the fast forms of `kernels`); equations: arXiv 2604.11321 (CWSSA),
-arXiv 2604.12365 Eq. 12-13 (NI-LIF).
+    x = embed(token)                                                             [d]
+    per layer: q, k, v = SN_qkv(SN_in(x) W_qkv)                                  [3d]
+               x += SN_attn(ATT(q, k, v)) W_out + b,  or  += SN_out(...)         [d]
+               x += SN_up(SN_mid(x) W_up) W_down + b, or  += SN_down(...)        [d]
+    logits = SN_final(x) W_head + b                                              [V]
+
+All of it at each of T time steps; membranes connect the steps. Operators are those of `arch.numerics` (in the fast forms
+of `kernels`); equations: arXiv 2604.11321 (WSSA, CWSSA), arXiv 2604.12365 Eq. 1-13 (neurons), arXiv 2605.13859 (SFSA,
+SFFN, spike sums), arXiv 2606.12287 (SMHA, residual forms, heads).
 """
 
 from collections import Counter
@@ -9,65 +16,58 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..arch.config import ModelConfig, require
-from ..arch.numerics import pick, residual_add, saturate
-from .kernels import WinnerTakeAll, fire, sums, threshold_table
+from ..arch.config import RESIDUALS, ModelConfig, require
+from ..arch.numerics import add_spikes, pick, residual_add, saturate
+from .integer_attention import IntegerAttention
+from .integer_neurons import IntegerNeurons
+from .kernels import sums
+from .tensors import check_tensors, head_rows, neuron_levels, tensor_shapes
 
-
-def tensor_shapes(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Name -> (shape, dtype) of every tensor of a model; weights are input-major [n_in, n_out]."""
-    d, f, v = config.width, config.hidden, config.vocabulary
-    shapes = {"embed.token": ((v, d), "int8")}
-    if config.position_table:
-        shapes["embed.position"] = ((config.context, d), "int8")
-
-    def neuron(name, n):
-        shapes[f"{name}.base"], shapes[f"{name}.step"] = ((n,), "int32"), ((n,), "int32")
-
-    for layer in range(config.layers):
-        at = f"layer{layer}"
-        for name, n_in, n_out in (("qkv", d, 3 * d), ("out", d, d), ("up", d, f), ("down", f, d)):
-            shapes[f"{at}.{name}.weight"] = ((n_in, n_out), "int8")
-        for name in ("out", "down"):
-            shapes[f"{at}.{name}.bias"], shapes[f"{at}.{name}.shift"] = ((d,), "int32"), ((d,), "uint8")
-        for name, n in (("in", d), ("qkv", 3 * d), ("attn", d), ("mid", d), ("up", f)):
-            neuron(f"{at}.{name}", n)
-    neuron("final", d)
-    shapes["head.weight"], shapes["head.bias"] = ((d, v), "int8"), ((v,), "int32")
-    return shapes
-
-
-def check_tensors(config: ModelConfig, tensors: dict[str, np.ndarray]) -> None:
-    """Refuse tensors that are missing, of a wrong shape, or not integers.
-
-    Raises
-    ------
-    ValueError
-        Names the tensor.
-    """
-    for name, (shape, _) in tensor_shapes(config).items():
-        require(name in tensors, f"{config.name}: tensor {name} is missing.", ValueError)
-        got = tensors[name]
-        require(got.shape == shape, f"{config.name}: {name} has shape {got.shape}, it must be {shape}.", ValueError)
-        require(np.issubdtype(got.dtype, np.integer), f"{config.name}: {name} holds {got.dtype}, not integers.", ValueError)
+__all__ = ["IntegerModel", "Trace", "check_tensors", "tensor_shapes"]
 
 
 @dataclass
 class Trace(dict):
-    """Every intermediate of one token by name: `embed`, `layer0.in`, `layer0.qkv`, ..., `logits`.
+    """Every intermediate of one position by name: `embed`, `layer0.in`, `layer0.qkv`, ..., `final`, `logits`.
 
     `<name>.sum` is what a neuron compared or a residual writer shifted; residual writers themselves are named by the
-    residual after them. `counters` counts what papers and hardware disagree about most easily.
+    residual after them, their spikes (if they have a neuron) `<name>.spikes`. Where spikes replace the stream it is
+    `<name>.residual`. With more than one time step all names but `final` and `logits` carry it (`layer0.in@2`);
+    `final` is what the head reads: the final spikes of its time steps side by side.
+
+    `counters` counts what papers and hardware disagree about most easily. An operator counts once per position and time
+    step, though an encoder's program runs FIRE in and LINEAR qkv twice.
     """
 
     token: int = 0
     position: int = 0
-    #: events.<linear>, ties, rows_without_winner, rows_short, winners, saturations, spikes, fired, neurons.
+    #: events.<linear> (non-zero inputs; with time steps also events.<linear>@t); spikes (sum of |level|), fired, neurons;
+    #: winners (SFSA: scores that fired, SSA: positions), ties, rows_without_winner, rows_short; saturations;
+    #: sops.linear (events x outputs), sops.levels (the same, a level d counted d times: `level_tiles` x cols of the device
+    #: where no column is padding) and sops.attention (coincident spikes of query and keys, and spikes of the values that
+    #: were added): synaptic operations, one addition of a weight or value each.
     counters: Counter = field(default_factory=Counter)
 
 
+@dataclass
+class _Moment:
+    """A position at a time step: where its operators leave what they did."""
+
+    config: ModelConfig
+    trace: Trace
+    step: int
+    #: Of every neuron, by name; those of the last time step.
+    membranes: dict[str, np.ndarray]
+    #: Of the neurons that fired last, the input of the next LINEAR: how many spoke, and the sum of their |level|.
+    events: int = 0
+    levels: int = 0
+
+    def keep(self, name, value):
+        self.trace[self.config.label(name, self.step)] = value
+
+
 class IntegerModel:
-    """One network with its own KV cache.
+    """One network with its own keys and values.
 
     Does not know of tiles, programs or padding: those are the compiler's.
 
@@ -75,7 +75,7 @@ class IntegerModel:
     ----------
     config : ModelConfig
     tensors : dict of str to integer arrays
-        As `tensor_shapes` lists them.
+        As `tensors.tensor_shapes` lists them.
 
     Raises
     ------
@@ -88,29 +88,19 @@ class IntegerModel:
         self.config, self.tensors = config, tensors
         self._weights = {name.removesuffix(".weight"): value.astype(np.float32)
                          for name, value in tensors.items() if name.endswith(".weight")}
-        self._tables = {}
-        for name, levels in self._levels().items():
-            self._tables[name] = threshold_table(tensors[f"{name}.base"], tensors[f"{name}.step"], levels)
-        c = config
-        most = max(c.rank_shifts)
-        self._attention = WinnerTakeAll(c.top_k, [most - s for s in c.rank_shifts], c.recency, c.overlap, c.context)
-        self._keys = np.zeros((c.layers, c.heads, c.context, c.head_width), np.float32)
-        self._values = np.zeros((c.layers, c.context, c.heads, c.head_width), np.float32)
-
-    def _levels(self):
-        c = self.config
-        qkv = np.repeat([1, 1, c.level_v], c.width)
-        kinds = {"in": c.level_in, "qkv": qkv, "attn": c.level_attn, "mid": c.level_mid, "up": c.level_hidden}
-        table = {f"layer{i}.{kind}": levels for i in range(c.layers) for kind, levels in kinds.items()}
-        return {**table, "final": c.level_final}
+        self._weights["head"] = head_rows(config, self._weights["head"])
+        self._neurons = IntegerNeurons(config, tensors)
+        self._attention = IntegerAttention(config, tensors)
+        self._spiking, self._ternary = frozenset(neuron_levels(config)), config.neuron == "t_lif"
 
     def clear(self) -> None:
         """Forget all positions."""
-        self._keys[:] = 0
-        self._values[:] = 0
+        self._attention.clear()
+
+    # -- runs -------------------------------------------------------------------------------------------------
 
     def step(self, token: int, position: int, *, head: bool = True) -> Trace:
-        """Process one token; positions up to `position` must have been processed before.
+        """Process one token of a decoder; positions up to `position` must have been processed before.
 
         Parameters
         ----------
@@ -126,70 +116,63 @@ class IntegerModel:
         Raises
         ------
         ValueError
-            When the token or the position lies outside the model.
+            When the token or the position lies outside the model, or the model looks both ways.
         """
         c = self.config
-        require(0 <= token < c.vocabulary, f"Token {token} lies outside the vocabulary of {c.vocabulary}.", ValueError)
-        require(0 <= position < c.context, f"Position {position} lies outside the context of {c.context}.", ValueError)
-        trace = Trace(token=token, position=position)
-        residual = self._embed(trace, token, position)
-        for layer in range(c.layers):
-            at = f"layer{layer}"
-            levels = self._fire(trace, f"{at}.in", residual)
-            qkv = self._fire(trace, f"{at}.qkv", self._linear(trace, f"{at}.qkv", levels))
-            levels = self._attend(trace, layer, qkv, position)
-            residual = self._write(trace, f"{at}.out", levels, residual)
-            levels = self._fire(trace, f"{at}.mid", residual)
-            levels = self._fire(trace, f"{at}.up", self._linear(trace, f"{at}.up", levels))
-            residual = self._write(trace, f"{at}.down", levels, residual)
+        require(not c.bidirectional, f"{c.name} looks both ways: give `encode` the whole text.", ValueError)
+        moments, finals = self._moments(token, position), []
+        for now in moments:
+            x = self._embed(now)
+            for layer in range(c.layers):
+                x, query = self._project(now, layer, x)
+                x = self._mix(now, layer, x, query, last=position)
+            if head:
+                finals.append(self._fire(now, "final", x))
         if head:
-            levels = self._fire(trace, "final", residual)
-            trace["logits"] = self._linear(trace, "head", levels).astype(np.int64) + self.tensors["head.bias"]
-        return trace
+            self._read(moments[0].trace, finals)
+        return moments[0].trace
 
-    def _embed(self, trace, token, position):
-        value = self.tensors["embed.token"][token].astype(np.int64)
-        if self.config.position_table:
-            value = value + self.tensors["embed.position"][position]
-        trace["embed"], clipped = saturate(value << self.config.embed_shift)
-        trace.counters["saturations"] += clipped
-        return trace["embed"]
+    def encode(self, tokens: list[int]) -> list[Trace]:
+        """Process a whole text with a model that looks both ways, layer by layer.
 
-    def _linear(self, trace, name, levels):
-        trace.counters[f"events.{name}"] += int(np.count_nonzero(levels))
-        return sums(levels, self._weights[name])
+        Parameters
+        ----------
+        tokens : list of int
+            Positions 0, 1, ...
 
-    def _fire(self, trace, name, acc):
-        levels = fire(acc, self._tables[name])
-        trace[f"{name}.sum"], trace[name] = acc, levels.astype(np.int64)
-        trace.counters["spikes"] += int(levels.sum())
-        trace.counters["fired"] += int(np.count_nonzero(levels))
-        trace.counters["neurons"] += levels.size
-        return levels
+        Returns
+        -------
+        list of Trace
+            One per position; with `classes` only the first has `logits`.
 
-    def _write(self, trace, name, levels, residual):
-        acc = self._linear(trace, name, levels).astype(np.int64)
-        residual, clipped = residual_add(residual, acc, self.tensors[f"{name}.bias"], self.tensors[f"{name}.shift"])
-        trace[f"{name}.sum"], trace[name] = acc, residual
-        trace.counters["saturations"] += clipped
-        return residual
+        Raises
+        ------
+        ValueError
+            When a token or the text lies outside the model, or the model is causal.
+        """
+        c, last = self.config, len(tokens) - 1
+        require(c.bidirectional, f"{c.name} is causal: run it token by token with `step`.", ValueError)
+        self.clear()
+        moments = [self._moments(token, position) for position, token in enumerate(tokens)]          # [N][T]
+        stream = [[self._embed(now) for now in row] for row in moments]                               # [N][T] of [d]
+        for layer in range(c.layers):
+            queries = [[self._project(now, layer, x)[1] for now, x in zip(*both)] for both in zip(moments, stream)]
+            stream = [[self._mix(now, layer, x, q, last) for now, x, q in zip(*all_three)]
+                      for all_three in zip(moments, stream, queries)]
+        for row, xs in list(zip(moments, stream))[:1 if c.classes else None]:
+            self._read(row[0].trace, [self._fire(now, "final", x) for now, x in zip(row, xs)])
+        return [row[0].trace for row in moments]
 
-    def _attend(self, trace, layer, qkv, position):
-        c, at = self.config, f"layer{layer}.attn"
-        q, k, v = qkv.reshape(3, c.heads, c.head_width)
-        self._keys[layer, :, position], self._values[layer, position] = k, v
-        raw = np.matmul(self._keys[layer, :, :position + 1], q[:, :, None])[:, :, 0]  # [H, n]
-        positions, valid, ties, biased = self._attention.choose(raw)
-        gathered = self._attention.gather(self._values[layer], positions, valid).reshape(-1)
-        found = valid.sum(axis=1)
-        trace[f"{at}.raw"], trace[f"{at}.biased"] = raw.astype(np.int64), biased
-        trace[f"{at}.winners"] = np.where(valid, positions, -1)
-        trace[f"{at}.gather"] = gathered.astype(np.int64)
-        trace.counters["ties"] += ties
-        trace.counters["winners"] += int(found.sum())
-        trace.counters["rows_without_winner"] += int(np.count_nonzero(found == 0))
-        trace.counters["rows_short"] += int(np.count_nonzero(found < c.top_k))
-        return self._fire(trace, at, gathered)
+    def fill(self, tokens: list[int], positions: list[int]) -> list[int]:
+        """The text with the best token of the model at each of some positions (masked language modelling)."""
+        traces = self.encode(tokens)
+        return [pick(traces[i]["logits"]) if i in set(positions) else token for i, token in enumerate(tokens)]
+
+    def classify(self, tokens: list[int]) -> int:
+        """The best class of a text."""
+        require(self.config.classes > 0, f"{self.config.name} has no classification head.", ValueError)
+        require(len(tokens) > 0, "There is nothing to classify: give at least one token.", ValueError)
+        return pick(self.encode(tokens)[0]["logits"])
 
     def generate(self, prompt: list[int], n_new: int, *, start: int = 0, ignore_end: bool = True, **sampling) -> list[int]:
         """Tokens after a prompt, as the device makes them; `sampling` goes to `numerics.pick`.
@@ -213,3 +196,101 @@ class IntegerModel:
             if token == self.config.end_token and not ignore_end:
                 break
         return made
+
+    # -- operators --------------------------------------------------------------------------------------------
+
+    def _moments(self, token, position):
+        c = self.config
+        require(0 <= token < c.vocabulary, f"Token {token} lies outside the vocabulary of {c.vocabulary}.", ValueError)
+        require(0 <= position < c.context, f"Position {position} lies outside the context of {c.context}.", ValueError)
+        trace, membranes = Trace(token=token, position=position), {}
+        return [_Moment(c, trace, t, membranes) for t in range(c.steps)]
+
+    def _embed(self, now):
+        """Table rows -> stream [d]."""
+        c, trace = self.config, now.trace
+        row = self.tensors["embed.token"][trace.token].astype(np.int64)           # [d]
+        if c.position_table:
+            row = row + self.tensors["embed.position"][trace.position]
+        if c.embedding == "spikes":
+            return self._replace(now, "embed", self._fire(now, "embed", row))
+        x, clipped = saturate(row << c.embed_shift)
+        trace.counters["saturations"] += clipped
+        now.keep("embed", x)
+        return x
+
+    def _project(self, now, layer, x):
+        """Stream [d] -> (stream [d], query [d]); keys and values are kept."""
+        at = f"layer{layer}"
+        s = self._fire(now, f"{at}.in", x)                                        # [d]
+        if RESIDUALS[self.config.residual][0]:
+            x = self._replace(now, f"{at}.in", s)
+        q, k, v = self._fire(now, f"{at}.qkv", self._linear(now, f"{at}.qkv", s)).reshape(3, -1)
+        self._attention.store(layer, now.step, now.trace.position, k, v)
+        return x, q
+
+    def _mix(self, now, layer, x, query, last):
+        """The rest of a layer: stream [d], query [d] -> stream [d]."""
+        at, trace = f"layer{layer}", now.trace
+        gathered, found, counters = self._attention.gather(layer, now.step, query, trace.position, last)
+        for name, value in found.items():
+            now.keep(f"{at}.attn.{name}", value)
+        now.keep(f"{at}.attn.gather", gathered.astype(np.int64))                  # [d]
+        for name, count in counters.items():
+            trace.counters[name] += count
+        x = self._write(now, f"{at}.out", self._fire(now, f"{at}.attn", gathered), x)
+        s = self._fire(now, f"{at}.mid", x)                                       # [d]
+        if RESIDUALS[self.config.residual][2]:
+            x = self._replace(now, f"{at}.mid", s)
+        h = self._fire(now, f"{at}.up", self._linear(now, f"{at}.up", s))         # [f]
+        return self._write(now, f"{at}.down", h, x)
+
+    def _read(self, trace, finals):
+        """Final spikes, T of [d] -> logits [V]."""
+        trace["final"] = np.concatenate(finals[-self.config.head_steps:]).astype(np.int64)
+        levels = trace["final"].astype(np.float32)                                # [head_steps x d]
+        self._count_events(trace, "head", np.count_nonzero(levels), int(np.abs(levels).sum()))
+        trace["logits"] = sums(levels, self._weights["head"]).astype(np.int64) + self.tensors["head.bias"]
+
+    def _linear(self, now, name, levels):
+        """Spikes [n_in] -> sums float32 [n_out]."""
+        self._count_events(now.trace, name, now.events, now.levels)
+        if self.config.steps > 1:
+            now.trace.counters[f"events.{self.config.label(name, now.step)}"] = now.events
+        return sums(levels, self._weights[name])
+
+    def _fire(self, now, name, acc, spikes_name=None):
+        """Sums or stream [C] -> spikes float32 [C]."""
+        spikes = self._neurons(name, acc, now.membranes)
+        now.keep(f"{name}.sum", acc)
+        now.keep(spikes_name or name, spikes.astype(np.int64))
+        counters = now.trace.counters
+        now.events, now.levels = np.count_nonzero(spikes), int((np.abs(spikes) if self._ternary else spikes).sum())
+        counters["spikes"] += now.levels
+        counters["fired"] += now.events
+        counters["neurons"] += spikes.size
+        return spikes
+
+    def _replace(self, now, name, spikes):
+        """The stream becomes the spikes [d]."""
+        x = spikes.astype(np.int64) << self.config.spike_shift
+        now.keep(f"{name}.residual", x)
+        return x
+
+    def _write(self, now, name, levels, x):
+        """Spikes [n_in], stream [d] -> stream [d]."""
+        acc = self._linear(now, name, levels).astype(np.int64)
+        if name in self._spiking:
+            x, clipped = add_spikes(x, self._fire(now, name, acc, f"{name}.spikes").astype(np.int64), self.config.spike_shift)
+        else:
+            x, clipped = residual_add(x, acc, self.tensors[f"{name}.bias"], self.tensors[f"{name}.shift"])
+            now.keep(f"{name}.sum", acc)
+        now.keep(name, x)
+        now.trace.counters["saturations"] += clipped
+        return x
+
+    def _count_events(self, trace, name, events, levels):
+        outputs = self._weights[name].shape[1]
+        trace.counters[f"events.{name}"] += events
+        trace.counters["sops.linear"] += events * outputs
+        trace.counters["sops.levels"] += levels * outputs

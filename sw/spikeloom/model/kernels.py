@@ -58,22 +58,23 @@ class WinnerTakeAll:
     def __init__(self, k, shifts, recency, overlap, context):
         self.k, self.overlap, self.heads = k, overlap, len(recency)
         self._weights = (1 << np.asarray(shifts[:k], np.int64)).astype(np.float32)[:, None]
-        distance = np.arange(context)[None, :]
+        distance = np.abs(np.arange(2 * context - 1) - (context - 1))
         shift = np.asarray(recency, np.int64)[:, None]
-        # Newest position last: the penalty of n positions is the tail of this table.
-        self._penalty = np.where(shift == RECENCY_OFF, 0, distance >> shift)[:, ::-1].astype(np.int64)
+        # By distance from -(context - 1) to context - 1: what any position sees is a part of this table.
+        self._penalty = np.where(shift == RECENCY_OFF, 0, distance >> shift).astype(np.int64)
         self._context = context
         self._head = np.arange(self.heads)[:, None]
 
-    def choose(self, raw):
+    def choose(self, raw, position=None):
         """Winners of each head, best first.
 
-        raw float32 [H, n], all n positions unmasked, the newest last. Returns (positions int64 [H, m], valid bool
-        [H, m], ties int, biased int64 [H, n]); m is at most k; ties counts heads whose last winner and first loser
-        have equal scores.
+        raw float32 [H, n], all n positions unmasked; the query's own position is the last one unless told (bidirectional).
+        Returns (positions int64 [H, m], valid bool [H, m], ties int, biased int64 [H, n]); m is at most k; ties counts
+        heads whose last winner and first loser have equal scores.
         """
         n = raw.shape[1]
-        biased = raw.astype(np.int64) - self._penalty[:, self._context - n:]
+        first = self._context - (n if position is None else position + 1)
+        biased = raw.astype(np.int64) - self._penalty[:, first:first + n]
         key = biased * n + np.arange(n)
         if self.overlap:
             key = np.where(raw > 0, key, np.iinfo(np.int64).min)
@@ -96,3 +97,17 @@ class WinnerTakeAll:
         if self.overlap:
             won = won * valid[:, :, None]
         return won.sum(axis=1)
+
+
+def threshold_gather(raw, values, theta):
+    """SFSA: values of the positions whose raw score reaches the head's threshold, added up.
+
+    raw float32 [H, n], values float32 [n, H, d], theta int [H] -> (float32 [H, d], fired bool [H, n]).
+    """
+    fired = raw >= np.asarray(theta)[:, None]
+    return np.matmul(fired[:, None, :].astype(np.float32), values.transpose(1, 0, 2))[:, 0], fired
+
+
+def score_gather(raw, values):
+    """SSA: values times raw score, added up. raw float32 [H, n], values float32 [n, H, d] -> float32 [H, d]."""
+    return np.matmul(raw[:, None, :], values.transpose(1, 0, 2))[:, 0]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..arch.config import ModelConfig
-from .integer_model import check_tensors, tensor_shapes
+from ..arch.config import ModelConfig, require
+from .tensors import check_tensors, tensor_shapes
 
 #: Models that come with the package.
 MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -23,6 +23,10 @@ class StoredModel:
     logit_scale: float
     #: Text of `tokenizer.json`; None: the model has none.
     tokenizer_json: str | None = None
+    #: Token that stands for a word to be filled in (encoders).
+    mask_token: int | None = None
+    #: Names of the classes (classifiers), in order.
+    class_names: tuple[str, ...] = ()
 
 
 def available(folder: Path = MODELS) -> list[str]:
@@ -54,6 +58,7 @@ def save(folder: Path, model: StoredModel) -> None:
     save_file({name: np.ascontiguousarray(model.tensors[name], dtype) for name, (_, dtype) in shapes.items()},
               folder / "model.safetensors")
     config = {"model": model.config.to_dict(), "logit_scale": model.logit_scale}
+    config |= {name: value for name in ("mask_token", "class_names") if (value := getattr(model, name)) not in (None, ())}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     if model.tokenizer_json is not None:
         (folder / "tokenizer.json").write_text(model.tokenizer_json, encoding="utf-8")
@@ -73,9 +78,12 @@ def load(folder: Path) -> StoredModel:
     try:
         fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         config, logit_scale = ModelConfig.from_dict(fields["model"]), float(fields["logit_scale"])
+        mask_token, class_names = fields.get("mask_token"), tuple(fields.get("class_names", ()))
         tensors = load_file(folder / "model.safetensors")
     except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
         raise ValueError(f"The model folder {folder} cannot be read: {error}.") from error
     check_tensors(config, tensors)
+    require(mask_token is None or 0 <= mask_token < config.vocabulary, f"{folder}: mask_token {mask_token} is no token.", ValueError)
     tokenizer = folder / "tokenizer.json"
-    return StoredModel(config, tensors, logit_scale, tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else None)
+    text = tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else None
+    return StoredModel(config, tensors, logit_scale, text, mask_token, class_names)
