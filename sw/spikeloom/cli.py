@@ -7,11 +7,13 @@ try:
 except ModuleNotFoundError:
     sys.exit('The command line needs typer and rich; get them with: pip install "spikeloom[cli]"')
 
-from .commands import generate, images, learning, machine
+from .commands import generate, images, learning, machine, read
 
 app = typer.Typer(help="Spiking transformer language models that write text on an FPGA, without a multiplier.",
                   no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(generate.generate)
+app.command()(read.fill)
+app.command()(read.classify)
 app.command()(images.compile)
 app.command()(images.info)
 app.command()(machine.selftest)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 
-from ..driver.errors import BadImage, ContextFull, ForeignImage, PromptError, SpikeloomError
+from ..driver.errors import BadImage, ContextFull, ForeignImage, PromptError, SpikeloomError, WrongKind
 
 if TYPE_CHECKING:
     from ..arch.config import AcceleratorConfig
@@ -33,7 +33,7 @@ def speaks(command):
     def wrapped(*args, **kwargs):
         try:
             return command(*args, **kwargs)
-        except (BadImage, ForeignImage, PromptError, ContextFull) as error:
+        except (BadImage, ForeignImage, PromptError, ContextFull, WrongKind) as error:
             _complain(error, BAD_INPUT)
         except SpikeloomError as error:
             _complain(error, DEVICE_FAILED)
@@ -68,7 +68,8 @@ def build_image(name: str, machine: "AcceleratorConfig", streamed: str = "auto",
     model = stored_model(name)
     chosen = streamed if streamed in ("auto", "none", "all") else {part.strip() for part in streamed.split(",")}
     return compile_model(model.config, model.tensors, machine, logit_scale=model.logit_scale, streamed=chosen,
-                         tokenizer_json=model.tokenizer_json, trace_dumps=trace_dumps)
+                         tokenizer_json=model.tokenizer_json, mask_token=model.mask_token, class_names=model.class_names,
+                         trace_dumps=trace_dumps)
 
 
 def open_image(path: Path) -> "Image":

@@ -1,14 +1,13 @@
 """`spikeloom generate`: text on a device, as it comes, checked against the integer model."""
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from .common import DEFAULT_MODEL, DEFAULT_PRESET, DIFFERS, build_image, console, open_device, open_image, speaks
+from .closing import close, rates
+from .common import DEFAULT_MODEL, DEFAULT_PRESET, build_image, console, open_device, open_image, speaks
 
 if TYPE_CHECKING:
     from ..driver.device import Device
@@ -51,14 +50,9 @@ def generate(
         reason = opened.reason.name
     result = {
         "text": written, "tokens": len(made), "token_ids": [token.id for token in made], "mismatches": report.mismatches,
-        **_rates(counters), "seconds": seconds, "device": device, "preset": preset, "model": name, "seed": seed,
+        **rates(counters), "seconds": seconds, "device": device, "preset": preset, "model": name, "seed": seed,
     }
-    _show(result, reason)
-    if json_file:
-        json_file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    if report.mismatches:
-        console.print(f"[bold red]{report.mismatches} of {report.compared} values differ from the integer model.[/] {report.first}")
-        raise typer.Exit(DIFFERS)
+    close(result, report, json_file, reason=reason)
 
 
 def _prompt_ids(prompt: str, text: "Text | None", begin: int) -> list[int]:
@@ -99,30 +93,3 @@ def _compare(opened, loom, ids, made, options, trace):
     if trace:
         checker.compare_trace(opened.trace_records())
     return checker.report
-
-
-def _rates(counters: dict[str, int]) -> dict:
-    """Per processed token, prompt included; None where the device has no clock."""
-    processed, cycles = max(1, counters["tokens"]), counters["cycles"]
-    return {
-        "cycles_per_token": cycles / processed if cycles else None, "bytes_per_token": counters["bytes_rows"] / processed,
-        "rows_wanted": counters["rows_wanted"], "rows_skipped": counters["rows_skipped"],
-        "utilisation": counters["event_tiles"] / cycles if cycles else None,
-    }
-
-
-def _show(result, reason):
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-
-    def row(name, value):
-        table.add_row(name, value, style="dim")
-
-    rows = result["rows_wanted"] + result["rows_skipped"]
-    row("tokens", f"{result['tokens']} ({reason.lower().replace('_', ' ')})")
-    row("tokens/s on this computer", f"{result['tokens'] / max(result['seconds'], 1e-9):.1f}")
-    row("cycles/token", "-" if result["cycles_per_token"] is None else f"{result['cycles_per_token']:.0f}")
-    row("weight bytes/token", f"{result['bytes_per_token']:.0f}")
-    row("rows read, skipped", f"{result['rows_wanted']}, {result['rows_skipped']} ({result['rows_skipped'] / max(1, rows):.0%})")
-    row("utilisation", "-" if result["utilisation"] is None else f"{result['utilisation']:.0%}")
-    row("mismatches", str(result["mismatches"]))
-    console.print(table)

@@ -1,6 +1,7 @@
 """Puts lowered rows, parameters and program together into a `.loom` image."""
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,7 +14,8 @@ from .schedule import Schedule
 
 
 def compile_model(config: ModelConfig, tensors: dict[str, np.ndarray], cfg: AcceleratorConfig, *, logit_scale: float,
-                  tokenizer_json: str | None = None, streamed="auto", trace_dumps: bool = False) -> Image:
+                  tokenizer_json: str | None = None, mask_token: int | None = None, class_names: Sequence[str] = (), streamed="auto",
+                  trace_dumps: bool = False) -> Image:
     """The image of a model for a machine.
 
     Parameters
@@ -24,7 +26,11 @@ def compile_model(config: ModelConfig, tensors: dict[str, np.ndarray], cfg: Acce
     logit_scale : float
         Units of a logit per nat: temperatures and perplexities need it.
     tokenizer_json : str, optional
-        Travels with the image.
+        Travels with the image; so do
+    mask_token : int, optional
+        the token that stands for a word to be filled in, and
+    class_names : sequence of str
+        the names of a classifier's classes.
     streamed : "auto", "none", "all", or a set of matrix names
         What is read from memory for each token instead of kept on chip.
     trace_dumps : bool
@@ -59,6 +65,7 @@ def compile_model(config: ModelConfig, tensors: dict[str, np.ndarray], cfg: Acce
     card = {"kind": kind(config), "model": config.to_dict(), "machine": cfg.name, "logit_scale": logit_scale, "entries": plan.entries,
             "labels": plan.labels, "streamed": sorted(placement.names), "trace_dumps": trace_dumps,
             "bytes": {name: len(data) for name, data in sections.items()},
+            "mask_token": mask_token, "class_names": list(class_names),
             "vocabulary": {"size": config.vocabulary, "end_token": config.end_token, "text": tokenizer_json is not None}}
     sections["card"] = json.dumps(card).encode()
     return Image(cfg.fingerprint, sections)

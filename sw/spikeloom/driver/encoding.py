@@ -60,14 +60,12 @@ class Encoding(Core):
                             remedy="Load an encoder that was trained on masked text.")
         reader = self._text()
         given = [self.model.end_token, *reader.encode_masked(text, mask)]
-        places = [place for place, token in enumerate(given) if token == mask]
-        if not places:
+        masks = [place for place, token in enumerate(given) if token == mask]
+        if not masks:
             raise PromptError(f"The text has no {MASK}.", remedy=f'Put {MASK} where a word is wanted: "Once upon a {MASK}".')
-        found = self.encode(given, **options)
-        ids = list(given)
-        for place in places:
-            ids[place] = found[place].id
-        return Filled(reader.decode(ids), given, ids, [found[place] for place in places])
+        tokens = self.encode(given, **options)
+        ids = [tokens[place].id if place in masks else token for place, token in enumerate(given)]
+        return Filled(reader.decode(ids), given, ids, masks, tokens)
 
     def classify(self, text: str, second: str | None = None, **options) -> Label:
         """The class of a text, or of a pair of texts; options as those of `encode`.
@@ -81,10 +79,10 @@ class Encoding(Core):
         self._check_ready(encoder=True)
         if not self.model.classes:
             raise WrongKind(f"{self.model.name} has no classes.", remedy="Load an encoder that was trained to classify.")
-        ids = self._text().encode_pair(text, second, separator=self.model.end_token)
-        found, = self.encode(ids, **options)
+        given = self._text().encode_pair(text, second, separator=self.model.end_token)
+        token, = self.encode(given, **options)
         names = self._card.get("class_names") or []
-        return Label(found.id, names[found.id] if found.id < len(names) else str(found.id), found.logit, ids)
+        return Label(names[token.id] if token.id < len(names) else str(token.id), token, given)
 
     def _text(self):
         if "tokenizer" not in self.image.sections:

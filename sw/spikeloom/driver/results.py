@@ -1,4 +1,4 @@
-"""What runs on a device give back."""
+"""What runs on a device return."""
 
 from dataclasses import dataclass
 
@@ -35,18 +35,18 @@ class Filled:
     #: Tokens as given, and with the masks replaced.
     given: list[int]
     ids: list[int]
-    #: What stands at each mask now.
+    #: Positions of the masks.
+    masks: list[int]
+    #: What the model says at every position.
     tokens: list[Token]
 
 
 @dataclass(frozen=True)
 class Label:
-    """Class of a text."""
+    """Class of a text; its number is `token.id`."""
 
-    id: int
-    #: Of the model; its number where classes have no names.
+    #: As the model calls it; its number where classes have no names.
     name: str
-    #: Its logit.
-    logit: int
-    #: Tokens read.
-    ids: list[int]
+    token: Token
+    #: Tokens that were read.
+    given: list[int]

@@ -6,6 +6,8 @@ from .errors import BadImage, PromptError
 
 #: How a user writes a masked word.
 MASK = "<mask>"
+#: How vocabularies write a blank: plain, byte level, SentencePiece.
+_BLANKS = " \u0120\u2581"
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -53,20 +55,20 @@ class Text:
     def encode_masked(self, text: str, mask: int) -> list[int]:
         """Token ids of a text in which `MASK` stands for one token, that of id `mask`.
 
-        Blanks before a mask belong to it, as they belong to the words of byte-level vocabularies.
+        Where the vocabulary's words carry the blank before them, so does the word that the mask stands for.
 
         Raises
         ------
         PromptError
             As `encode`.
         """
-        ids, parts = [], text.split(MASK)
-        for number, part in enumerate(parts):
-            last = number + 1 == len(parts)
-            part = part if last else part.rstrip()
-            ids += self.encode(part) if part or len(parts) == 1 else []
-            ids += [] if last else [mask]
-        return ids
+        blanks = any(len(piece) > 1 and piece[0] in _BLANKS for piece in self._tokenizer.get_vocab())
+        *before, last = text.split(MASK)
+        ids = []
+        for part in before:
+            part = part.rstrip(" ") if blanks else part
+            ids += [*(self.encode(part) if part else ()), mask]
+        return ids + (self.encode(last) if last or not ids else [])
 
     def encode_pair(self, text: str, second: str | None = None, *, separator: int) -> list[int]:
         """separator, text[, separator, second text]: what encoders read.
