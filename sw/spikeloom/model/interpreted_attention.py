@@ -4,11 +4,7 @@ import numpy as np
 
 from ..arch.commands import Attention, Command
 from ..arch.config import AcceleratorConfig
-from ..arch.numerics import biased_scores, gather, raw_scores, sfsa_gather, ssa_gather, winners
-from .kernels import WinnerTakeAll
-
-#: Largest left shift of a winner.
-_MOST = 7
+from .kernels import WinnerTakeAll, score_gather, threshold_gather
 
 
 class CachedAttention:
@@ -59,36 +55,26 @@ class CachedAttention:
         region = slice(c["a_kv_base"], c["a_kv_base"] + (last_position if c["bidirectional"] else position) + 1)
         keys = self._keys[region, :heads * head].reshape(-1, heads, head)      # [n, H, d]
         values = self._values[region, :heads * head].reshape(-1, heads, head)  # [n, H, d]
-        query = self._query[:heads * head].reshape(heads, head)
-        nibbles = np.array([c["recency"] >> (4 * h) & 15 for h in range(heads)])
-        if c["attention"] == Attention.WTA and not c["bidirectional"]:
-            return self._newest_last(index, c, query, keys, values, nibbles)
-        raw = raw_scores(query, keys)
+        query = self._query[:heads * head].reshape(heads, head, 1)
+        raw = np.matmul(keys.transpose(1, 0, 2), query)[:, :, 0]               # [H, n]
         if c["attention"] == Attention.WTA:
-            gathered, won = self._both_ways(c, raw, values, nibbles, position)
+            unit = self._competition(index, c, heads)
+            positions, valid, _, _ = unit.choose(raw, position)
+            gathered, won = unit.gather(values, positions, valid), valid.sum()
         elif c["attention"] == Attention.SFSA:
-            gathered, won = sfsa_gather(values, raw, np.ones(len(keys), bool), nibbles), np.count_nonzero(raw >= nibbles[:, None])
+            gathered, fired = threshold_gather(raw, values, _nibbles(c, heads))
+            won = fired.sum()
         else:
-            gathered, won = ssa_gather(values, raw, np.ones(len(keys), bool)), raw.size
-        return gathered.reshape(-1).astype(np.float32), int(won)
+            gathered, won = score_gather(raw, values), raw.size
+        return gathered.reshape(-1), int(won)
 
-    def _newest_last(self, index, c, query, keys, values, recency):
-        """The causal competition, in its fast form."""
+    def _competition(self, index, c, heads):
         if index not in self._competitions:
-            self._competitions[index] = WinnerTakeAll(c["top_k"], _shifts(c), recency.tolist(), c["overlap"], self.cfg.max_context)
-        unit = self._competitions[index]
-        raw = np.matmul(keys.transpose(1, 0, 2), query[:, :, None])[:, :, 0]
-        positions, valid, _, _ = unit.choose(raw)
-        return unit.gather(values, positions, valid).reshape(-1), int(valid.sum())
-
-    def _both_ways(self, c, raw, values, recency, position):
-        biased = biased_scores(raw, np.abs(np.arange(raw.shape[1]) - position), recency)
-        eligible = raw > 0 if c["overlap"] else np.ones(raw.shape, bool)
-        chosen = winners(biased, eligible, c["top_k"])
-        # `numerics.gather` shifts by the distance to the largest of its shifts, here _MOST.
-        return gather(values, chosen, [_MOST - s for s in _shifts(c)] + [_MOST]), sum(len(row) for row in chosen)
+            shifts = [c["gather_shifts"] >> (3 * rank) & 7 for rank in range(c["top_k"])]
+            self._competitions[index] = WinnerTakeAll(c["top_k"], shifts, _nibbles(c, heads), c["overlap"], self.cfg.max_context)
+        return self._competitions[index]
 
 
-def _shifts(c):
-    """Left shift of the winner of each rank."""
-    return [c["gather_shifts"] >> (3 * rank) & _MOST for rank in range(c["top_k"])]
+def _nibbles(c, heads):
+    """The four bits of each head in `recency`."""
+    return [c["recency"] >> (4 * head) & 15 for head in range(heads)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..arch.config import ModelConfig, require
-from .integer_model import check_tensors, tensor_shapes
+from .tensors import check_tensors, tensor_shapes
 
 #: Models that come with the package.
 MODELS = Path(__file__).resolve().parent.parent / "models"
