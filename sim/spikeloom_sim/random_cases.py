@@ -11,11 +11,14 @@ from spikeloom.arch.numerics import noise_table, pick
 from spikeloom.arch.presets import preset
 from spikeloom.compiler.image import compile_model
 from spikeloom.driver.device import Device
-from spikeloom.driver.verify import Report, verify
+from spikeloom.driver.verify import Report, verify, verify_encoding
 from spikeloom.model.integer_model import IntegerModel
 from spikeloom.model.random_model import random_model
 
-NEW_TOKENS = 32
+from .random_systems import SYSTEMS, draw_system
+
+#: Tokens that a decoder makes, those of a system with time steps, and texts that an encoder reads.
+NEW_TOKENS, NEW_TOKENS_OF_SYSTEMS, TEXTS = 32, 12, 3
 #: Units of a logit per nat that sampled cases assume.
 LOGIT_SCALE = 60.0
 
@@ -31,6 +34,12 @@ class Counting(IntegerModel):
         trace = super().step(*args, **kwargs)
         self.counts.update(trace.counters)
         return trace
+
+    def encode(self, tokens):
+        traces = super().encode(tokens)
+        for trace in traces:
+            self.counts.update(trace.counters)
+        return traces
 
 
 @dataclass(frozen=True)
@@ -48,18 +57,29 @@ class Case:
     top_k: int = 0
     #: Chance of a stall on every channel of every bus.
     stall: float = 0.0
+    #: One of `random_systems.SYSTEMS`.
+    system: str = "WD-Spikingformer"
+    #: Tokens that a decoder makes.
+    new_tokens: int = NEW_TOKENS
+
+    @property
+    def n_new(self) -> int:
+        """Tokens to generate; encoders make none."""
+        return 0 if self.model.bidirectional else min(self.new_tokens, self.model.context)
 
     @property
     def prompt(self) -> list[int]:
         """Token ids."""
         # The last token made needs no position.
-        length = min(1 + self.seed % 5, self.model.context - NEW_TOKENS + 1)
+        length = min(1 + self.seed % 5, self.model.context - self.n_new + 1)
         return [(self.seed * 7 + 3 * i) % self.model.vocabulary for i in range(length)]
 
     @property
-    def n_new(self) -> int:
-        """Tokens to generate."""
-        return NEW_TOKENS
+    def texts(self) -> list[list[int]]:
+        """Token ids of what an encoder reads: a whole context, one token, and something between."""
+        rng, m = np.random.default_rng(self.seed), self.model
+        lengths = [m.context, 1, int(rng.integers(2, m.context + 1))][:TEXTS]
+        return [rng.integers(m.vocabulary, size=length).tolist() for length in lengths]
 
     def network(self) -> tuple[ModelConfig, dict[str, np.ndarray]]:
         """Config and tensors: the first draw that neither falls silent, nor shouts, nor repeats itself."""
@@ -68,8 +88,8 @@ class Case:
                 config, tensors = random_model(self.seed + 1000 * attempt, self.model, **self.options)
             except RuntimeError:
                 continue
-            counts, said = self._listen(IntegerModel(config, tensors))
-            if 0.05 <= counts["fired"] / counts["neurons"] <= 0.60 and len(set(said)) >= 4:
+            counts, said = self._listen(Counting(config, tensors))
+            if 0.05 <= counts["fired"] / counts["neurons"] <= 0.60 and len(set(said)) >= min(4, config.outputs):
                 return config, tensors
         raise RuntimeError(f"No draw of {self} is fit for a comparison.")
 
@@ -81,25 +101,35 @@ class Case:
         """Run the case on a device, and compare every token and every command's checksum."""
         device.load(image)
         device.clear_counters()
+        if self.model.bidirectional:
+            whole = Report()
+            for text in self.texts:
+                whole.add(verify_encoding(device, reference, text, dense=self.dense))
+            return whole
         return verify(device, reference, self.prompt, self.n_new, temperature=self.temperature, top_k=self.top_k, seed=self.seed,
                       dense=self.dense)
 
-    def _listen(self, model: IntegerModel):
+    def _listen(self, model: "Counting"):
+        model.clear()
+        if self.model.bidirectional:
+            said = [pick(trace["logits"]) for text in self.texts for trace in model.encode(text) if "logits" in trace]
+            # Of a classifier three texts tell too little.
+            return model.counts, said if not self.model.classes else range(self.model.outputs)
         sampling = {}
         if self.temperature:
             sampling = {"noise": noise_table(self.temperature, LOGIT_SCALE), "top_k": self.top_k, "seed": self.seed}
-        counts, said = Counter(), []
+        said = []
         for position in range(len(self.prompt) + self.n_new - 1):
             head = position >= len(self.prompt) - 1
             trace = model.step((self.prompt + said)[position], position, head=head)
-            counts.update(trace.counters)
             if head:
                 said.append(pick(trace["logits"], position=position, **sampling))
-        return counts, said
+        return model.counts, said
 
     def __str__(self) -> str:
         m = self.model
-        return (f"{self.machine.name}-{self.seed}-{m.layers}x{m.width}h{m.heads}f{m.hidden}k{m.top_k}b{m.weight_bits}"
+        system = "" if self.system == "WD-Spikingformer" else f"{self.system.replace(', ', '-').replace(' ', '-')}-{m.neuron}-T{m.steps}-"
+        return (f"{self.machine.name}-{self.seed}-{system}{m.layers}x{m.width}h{m.heads}f{m.hidden}k{m.top_k}b{m.weight_bits}"
                 f"-{'some' if isinstance(self.streamed, frozenset) else self.streamed}")
 
 
@@ -147,4 +177,18 @@ def cases(count: int = 24, seed: int = 2026) -> list[Case]:
         out.append(Case(number, machine, model, options, _draw_streamed(rng, model), dense=number % 7 == 5,
                         temperature=0.7 if sampled else 0.0, top_k=int(rng.integers(0, 9)) if sampled else 0,
                         stall=0.3 if number % 3 == 0 else 0.0))
+    return out
+
+
+def system_cases(each: int = 2, seed: int = 2027) -> list[Case]:
+    """`each` networks of every system, on the small machine."""
+    out, machine = [], preset("tiny")
+    for number, system in enumerate(list(SYSTEMS) * each):
+        rng = np.random.default_rng([seed, number])
+        model = draw_system(rng, machine, system, number)
+        options = {"saturate": number % 9 == 3, "tie": number % 7 == 1}
+        sampled = number % 5 == 4 and not model.bidirectional
+        out.append(Case(number, machine, model, options, _draw_streamed(rng, model), dense=number % 7 == 5,
+                        temperature=0.7 if sampled else 0.0, top_k=int(rng.integers(0, 9)) if sampled else 0,
+                        stall=0.3 if number % 3 == 0 else 0.0, system=system, new_tokens=NEW_TOKENS_OF_SYSTEMS))
     return out

@@ -44,6 +44,13 @@ class Report:
             self.mismatches += 1
             self.first = self.first or f"{where()}: expected {expected}, got {got}"
 
+    def add(self, other: "Report") -> None:
+        """Count another comparison's in."""
+        self.compared += other.compared
+        self.mismatches += other.mismatches
+        self.first = self.first or other.first
+        self.tokens += other.tokens
+
 
 @dataclass(frozen=True)
 class Machine:
