@@ -7,7 +7,7 @@ import numpy as np
 
 from ..arch.config import AcceleratorConfig, ModelConfig, check_fit, require
 from ..arch.layout import Image, pack_program, section_offsets
-from ..model.integer_model import check_tensors
+from ..model.tensors import check_tensors
 from .lower import Lowered, lower
 from .placement import place
 from .schedule import Schedule
@@ -21,7 +21,7 @@ def compile_model(config: ModelConfig, tensors: dict[str, np.ndarray], cfg: Acce
     Parameters
     ----------
     config, tensors
-        Model, as `model.integer_model.tensor_shapes` lists it.
+        Model, as `model.tensors.tensor_shapes` lists it.
     cfg : AcceleratorConfig
     logit_scale : float
         Units of a logit per nat: temperatures and perplexities need it.

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from ..arch.commands import Opcode, Sink
+from ..arch.commands import TRACED, Opcode
 from ..arch.config import WEIGHT_BITS, AcceleratorConfig, ModelConfig
 from ..arch.layout import Image, row_bytes, section_offsets, unpack_parameters, unpack_rows
-from ..model.integer_model import tensor_shapes
+from ..model.tensors import tensor_shapes
 
 
 def restore(image: Image, cfg: AcceleratorConfig) -> tuple[ModelConfig, dict[str, np.ndarray]]:
@@ -25,34 +25,38 @@ def restore(image: Image, cfg: AcceleratorConfig) -> tuple[ModelConfig, dict[str
     config = ModelConfig.from_dict(image.card["model"])
     offsets = section_offsets({name: len(data) for name, data in image.sections.items()})
     parts: dict[str, list[np.ndarray]] = {}
+    seen = set()
     for command in image.program:
-        if command.opcode == Opcode.EMBED:
-            table = _weights(image, cfg, offsets, command, config.embedding_rows)
-            parts["embed.token"] = [table[:config.vocabulary]]
-            parts["embed.position"] = [table[config.vocabulary:]]
-        elif command.opcode in (Opcode.FIRE, Opcode.LINEAR, Opcode.ATTEND):
-            _collect(parts, image, cfg, offsets, command)
+        name = "head" if command.label == "logits" else command.label.partition("@")[0]
+        # Time steps and sweeps repeat operators; the blocks of a wide one differ in where they read.
+        block = (name, command["params"], command["address"])
+        if command.opcode in TRACED and block not in seen:
+            seen.add(block)
+            for kind, values in _found(image, cfg, config, offsets, command).items():
+                parts.setdefault(f"{name}.{kind}", []).append(values)
     tensors = {}
     for name, (shape, dtype) in tensor_shapes(config).items():
         if name not in parts:
             raise ValueError(f"The image's program has no operator for {name}.")
         whole = np.concatenate(parts[name], axis=-1)
-        tensors[name] = whole[..., :shape[-1]].astype(dtype)
+        # A head that adds time steps up has its rows once for each; padding comes after the last channel.
+        tensors[name] = whole[..., :shape[-1]][:shape[0]].astype(dtype)
     return config, tensors
 
 
-def _collect(parts, image, cfg, offsets, command):
-    """Append a command's weights and parameters to what earlier blocks gave."""
-    name = "head" if command.label == "logits" else command.label
+def _found(image, cfg, config, offsets, command):
+    """A command's weights and parameters by kind."""
     start, size = command["params"] * cfg.lanes * 8, command["groups"] * cfg.lanes * 8
     base, step, shift = unpack_parameters(image.sections["params"][start:start + size])
     found = {"base": base, "step": step}
-    if command.opcode == Opcode.LINEAR:
-        found["weight"] = _weights(image, cfg, offsets, command, command["n_in"])
-        if command["sink"] in (Sink.RESIDUAL, Sink.LOGITS):
-            found |= {"bias": base, "shift": shift}
-    for kind, values in found.items():
-        parts.setdefault(f"{name}.{kind}", []).append(values)
+    if command.opcode == Opcode.EMBED:
+        table = _weights(image, cfg, offsets, command, config.embedding_rows)
+        found |= {"token": table[:config.vocabulary], "position": table[config.vocabulary:]}
+    elif command.opcode == Opcode.LINEAR:
+        found |= {"weight": _weights(image, cfg, offsets, command, command["n_in"]), "bias": base, "shift": shift}
+    elif command.opcode == Opcode.ATTEND:
+        found["theta"] = np.array([command["recency"] >> (4 * head) & 15 for head in range(config.heads)])
+    return found
 
 
 def _weights(image, cfg, offsets, command, n_in):

@@ -1,17 +1,33 @@
-"""The program of a model: a boot section of LOADs and the commands of one token."""
+"""The program of a model: a boot section of LOADs, and the commands of one token or the sweeps over one text."""
 
-from ..arch.commands import Buffer, Command, Memory, Opcode, Order, Sink
-from ..arch.config import AcceleratorConfig, ModelConfig, ceil_div, require
+from ..arch.commands import Attention, Buffer, Command, Memory, Neuron, Opcode, Order, Sink
+from ..arch.config import ATTENTIONS, NEURONS, RESIDUALS, AcceleratorConfig, ModelConfig, ceil_div, require
 from ..arch.layout import weight_code
+from ..model.tensors import neuron_levels
 from .lower import Lowered
 from .placement import Placement
 
 #: Buffer that holds spike buffer 0, 1, 2.
 _SPIKES = (Buffer.SPIKES_0, Buffer.SPIKES_1, Buffer.SPIKES_2)
+#: Spike buffer of the final spikes of all time steps.
+_FINAL = 2
 
 
 class Schedule:
     """Emits commands in order; `commands`, `entries` and `labels` are the result.
+
+    A decoder's token section runs the whole network once per time step, then the head:
+
+        for t: EMBED, per layer FIRE in, LINEAR qkv, ATTEND, LINEAR out, FIRE mid, LINEAR up, LINEAR down; FIRE final
+        LINEAR head, PICK, HALT
+
+    An encoder's is a list of sweeps, each run for all positions before the next begins. A layer's second sweep makes Q, K
+    and V again: the query register holds one position, and keys and values come out as they are.
+
+        for t: EMBED; SWEEP
+        per layer: for t: FIRE in, LINEAR qkv; SWEEP
+                   for t: FIRE in, LINEAR qkv, ATTEND, ..., LINEAR down; SWEEP
+        for t: FIRE final; LINEAR head, PICK; SWEEP unless only position 0 is read; HALT
 
     Parameters
     ----------
@@ -34,11 +50,13 @@ class Schedule:
                  parameter_address: dict[str, int], offsets: dict[str, int], *, trace_dumps: bool = False):
         self.config, self.cfg, self.lowered, self.placement = config, cfg, lowered, placement
         self.params, self.offsets, self.trace_dumps = parameter_address, offsets, trace_dumps
+        self.levels = neuron_levels(config)
         self.width_groups = config.width // cfg.lanes
+        self.replace_in, self.add_out, self.replace_mid, self.add_down = RESIDUALS[config.residual]
         self.commands: list[Command] = []
         self._build_boot()
         self.entries = {"boot": 0, "token": len(self.commands)}
-        self._build_token()
+        self._build_encoder() if config.bidirectional else self._build_decoder()
         require(len(self.commands) <= cfg.program_words,
                 f"{config.name}: the program has {len(self.commands)} commands, machine {cfg.name!r} holds {cfg.program_words}.")
 
@@ -47,8 +65,7 @@ class Schedule:
         """Operator of each command."""
         return [command.label for command in self.commands]
 
-    def _emit(self, opcode, label, **fields):
-        self.commands.append(Command(opcode, {k: int(v) for k, v in fields.items() if v}, label))
+    # -- sections ---------------------------------------------------------------------------------------------
 
     def _build_boot(self):
         groups = sum(len(data) for data in self.lowered.parameters.values()) // (self.cfg.lanes * 8)
@@ -58,69 +75,143 @@ class Schedule:
             self._emit(Opcode.LOAD, "load rows", l_memory=Memory.RESIDENT, l_offset=self.offsets["resident"], l_words=words)
         self._emit(Opcode.HALT, "booted")
 
-    def _build_token(self):
-        c = self.config
-        self._linear("embed", "embed", opcode=Opcode.EMBED, sink=Sink.SET, dump=Buffer.RESIDUAL, embed_shift=c.embed_shift,
-                     position_row=c.position_table)
+    def _build_decoder(self):
         here = 0  # spike buffer written last; a LINEAR reads one and writes the other
-        for layer in range(c.layers):
-            here = self._build_layer(layer, here)
-        self._fire("final", 2, c.level_final, head=1)
-        self._linear("head", "logits", sink=Sink.LOGITS, src=2, params="head", dump=Buffer.LOGITS, head=1)
-        self._emit(Opcode.PICK, "pick", head=1)
+        for step in range(self.config.steps):
+            here = self._embed(step, here)
+            for layer in range(self.config.layers):
+                here = self._mix(layer, step, self._project(layer, step, here))
+            self._final(step, head=1)
+        self._read(head=1)
         self._emit(Opcode.HALT, "end")
 
-    def _build_layer(self, layer, here):
-        c, at = self.config, f"layer{layer}"
+    def _build_encoder(self):
+        steps, here = range(self.config.steps), 0
+        for step in steps:
+            here = self._embed(step, here)
+        self._emit(Opcode.SWEEP, "sweep")
+        for layer in range(self.config.layers):
+            for step in steps:
+                here = self._project(layer, step, here)
+            self._emit(Opcode.SWEEP, "sweep")
+            for step in steps:
+                here = self._mix(layer, step, self._project(layer, step, here))
+            self._emit(Opcode.SWEEP, "sweep")
+        for step in steps:
+            self._final(step)
+        self._read()
+        if not self.config.classes:
+            self._emit(Opcode.SWEEP, "sweep")
+        self._emit(Opcode.HALT, "end")
+
+    # -- parts of a network; each returns the spike buffer written last -----------------------------------------
+
+    def _embed(self, step, here):
+        c = self.config
+        options = {"opcode": Opcode.EMBED, "position_row": c.position_table, **self._stream(step)}
+        if c.embedding == "current":
+            self._linear("embed", "embed", step, sink=Sink.SET, dump=Buffer.RESIDUAL, embed_shift=c.embed_shift, **options)
+            return here
+        self._linear("embed", "embed", step, sink=Sink.SET_SPIKES, dst=1 - here, embed_shift=c.spike_shift,
+                     **self._neuron("embed", step), **options)
+        self._dump("embed.residual", step, Buffer.RESIDUAL, self.width_groups)
+        return 1 - here
+
+    def _project(self, layer, step, here):
+        """Stream -> query, keys and values."""
+        at, here = f"layer{layer}", 1 - here
+        self._fire(f"{at}.in", step, here, replace=self.replace_in)
+        self._linear(f"{at}.qkv", f"{at}.qkv", step, sink=Sink.QKV, src=here, dst=1 - here, attn_groups=self.width_groups,
+                     kv_base=self._kv_base(layer, step), **self._neuron(f"{at}.qkv", step))
+        return 1 - here
+
+    def _mix(self, layer, step, here):
+        """Query, keys, values and stream -> stream."""
+        at, here = f"layer{layer}", 1 - here
+        self._attend(layer, step, here)
+        self._write(f"{at}.out", step, here, add=self.add_out)
         here = 1 - here
-        self._fire(f"{at}.in", here, c.level_in)
-        self._linear(f"{at}.qkv", sink=Sink.QKV, src=here, dst=1 - here, level=c.level_v,
-                     attn_groups=self.width_groups, kv_base=self._kv_base(layer))
-        self._attend(layer, here)
-        self._linear(f"{at}.out", sink=Sink.RESIDUAL, src=here, dump=Buffer.RESIDUAL)
+        self._fire(f"{at}.mid", step, here, replace=self.replace_mid)
+        self._linear(f"{at}.up", f"{at}.up", step, sink=Sink.SPIKES, src=here, dst=1 - here, **self._neuron(f"{at}.up", step))
         here = 1 - here
-        self._fire(f"{at}.mid", here, c.level_mid)
-        self._linear(f"{at}.up", sink=Sink.SPIKES, src=here, dst=1 - here, level=c.level_hidden)
-        here = 1 - here
-        self._linear(f"{at}.down", sink=Sink.RESIDUAL, src=here, dump=Buffer.RESIDUAL)
+        self._write(f"{at}.down", step, here, add=self.add_down)
         return here
 
-    def _kv_base(self, layer):
-        banks = self.cfg.score_banks
-        return layer * ceil_div(self.config.context, banks) * banks
+    def _final(self, step, head=0):
+        """Stream -> final spikes, beside those of the other time steps that the head reads."""
+        c = self.config
+        base = step * self.width_groups if c.head_steps > 1 else 0
+        self._fire("final", step, _FINAL, base_group=base, head=head, dump=False)
+        if step == c.steps - 1 and self.trace_dumps:
+            self._emit(Opcode.DUMP, "dump final", d_buffer=_SPIKES[_FINAL], groups=c.head_steps * self.width_groups, head=head)
 
-    def _fire(self, name, dst, level, head=0):
-        self._emit(Opcode.FIRE, name, dst=dst, groups=self.width_groups, params=self.params[name], level=level, head=head)
-        self._dump(name, _SPIKES[dst], self.width_groups, head)
+    def _read(self, head=0):
+        """Final spikes -> logits -> token."""
+        self._linear("head", "logits", sink=Sink.LOGITS, src=_FINAL, params=self.params["head"], dump=Buffer.LOGITS, head=head)
+        self._emit(Opcode.PICK, "pick", head=head)
 
-    def _attend(self, layer, dst):
+    # -- commands ---------------------------------------------------------------------------------------------
+
+    def _emit(self, opcode, label, **fields):
+        self.commands.append(Command(opcode, {k: int(v) for k, v in fields.items() if v}, label))
+
+    def _stream(self, step):
+        """A decoder has one residual stream, an encoder one per time step and position."""
+        return {"stream": step * self.config.context if self.config.bidirectional else 0}
+
+    def _kv_base(self, layer, step):
+        c, banks = self.config, self.cfg.score_banks
+        return (layer * c.steps + step) * ceil_div(c.context, banks) * banks
+
+    def _neuron(self, name, step):
+        c = self.config
+        return {"params": self.params[name], "level": self.levels[name][-1], "neuron": Neuron(NEURONS.index(c.neuron)), "leak": c.leak,
+                "first": step == 0}
+
+    def _fire(self, name, step, dst, *, replace=False, base_group=0, head=0, dump=True):
+        sink = {"sink": Sink.SET_SPIKES, "embed_shift": self.config.spike_shift} if replace else {"sink": Sink.SPIKES}
+        self._emit(Opcode.FIRE, self.config.label(name, step), dst=dst, groups=self.width_groups, base_group=base_group, head=head,
+                   **sink, **self._neuron(name, step), **self._stream(step))
+        if dump:
+            self._dump(name, step, _SPIKES[dst], self.width_groups)
+        if replace:
+            self._dump(f"{name}.residual", step, Buffer.RESIDUAL, self.width_groups)
+
+    def _attend(self, layer, step, dst):
         c, name = self.config, f"layer{layer}.attn"
-        most = max(c.rank_shifts)
-        self._emit(
-            Opcode.ATTEND, name, dst=dst, groups=self.width_groups, params=self.params[name], level=c.level_attn,
-            a_kv_base=self._kv_base(layer), head_level=(c.head_width // self.cfg.segment).bit_length() - 1, top_k=c.top_k,
-            overlap=c.overlap, gather_shifts=sum((most - s) << (3 * rank) for rank, s in enumerate(c.rank_shifts)),
-            recency=sum(s << (4 * head) for head, s in enumerate(c.recency)))
-        self._dump(f"{name}.gather", Buffer.GATHER, self.width_groups)
-        self._dump(name, _SPIKES[dst], self.width_groups)
+        options, most = {}, max(c.rank_shifts)
+        if c.attention == "wta":
+            options = {"top_k": c.top_k, "overlap": c.overlap,
+                       "gather_shifts": sum((most - s) << (3 * rank) for rank, s in enumerate(c.rank_shifts))}
+        self._emit(Opcode.ATTEND, c.label(name, step), dst=dst, groups=self.width_groups, a_kv_base=self._kv_base(layer, step),
+                   head_level=(c.head_width // self.cfg.segment).bit_length() - 1, bidirectional=c.bidirectional,
+                   attention=Attention(ATTENTIONS.index(c.attention)), recency=self.lowered.recency[name],
+                   **options, **self._neuron(name, step))
+        self._dump(f"{name}.gather", step, Buffer.GATHER, self.width_groups)
+        self._dump(name, step, _SPIKES[dst], self.width_groups)
 
-    def _linear(self, matrix, label=None, *, opcode=Opcode.LINEAR, params=None, dump=None, head=0, **fields):
+    def _write(self, name, step, src, *, add):
+        """A LINEAR into the residual stream, as sums or as spikes."""
+        options = {"sink": Sink.RESIDUAL, "params": self.params[name]}
+        if add:
+            options = {"sink": Sink.ADD_SPIKES, "embed_shift": self.config.spike_shift, **self._neuron(name, step)}
+        self._linear(name, name, step, src=src, dump=Buffer.RESIDUAL, **self._stream(step), **options)
+
+    def _linear(self, matrix, operator, step=None, *, opcode=Opcode.LINEAR, params=0, dump=None, head=0, **fields):
         """One command per block; `dump` is the buffer written (the spike buffer dst unless told)."""
-        label = label or matrix
+        label = operator if step is None else self.config.label(operator, step)
         streamed = matrix in self.placement.names
         section = self.offsets.get("streamed", 0) if streamed else 0
         blocks = self.lowered.blocks[matrix]
         for number, block in enumerate(blocks):
-            more = {}
-            if opcode == Opcode.LINEAR:
-                more = {"params": self.params[params or matrix] + block.base_group}
             rows = self.config.vocabulary if opcode == Opcode.EMBED else block.n_in
             self._emit(opcode, label, groups=block.groups, base_group=block.base_group, n_in=rows, tiles=block.tiles,
                        weight_code=weight_code(block.bits), streamed=streamed, order=Order.ROWS if streamed else Order.TILES,
-                       address=section + self.placement.addresses[matrix, number], head=head, **more, **fields)
+                       address=section + self.placement.addresses[matrix, number], params=params + block.base_group, head=head, **fields)
         buffer = _SPIKES[fields.get("dst", 0)] if dump is None else dump
-        self._dump(label, buffer, blocks[-1].base_group + blocks[-1].groups, head)
+        self._dump(operator, step or 0, buffer, blocks[-1].base_group + blocks[-1].groups, head)
 
-    def _dump(self, label, buffer, groups, head=0):
+    def _dump(self, name, step, buffer, groups, head=0):
         if self.trace_dumps:
-            self._emit(Opcode.DUMP, f"dump {label}", d_buffer=buffer, groups=groups, head=head)
+            label = name if name == "logits" else self.config.label(name, step)
+            self._emit(Opcode.DUMP, f"dump {label}", d_buffer=buffer, groups=groups, head=head, **self._stream(step))
