@@ -11,8 +11,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from .float_model import FloatModel
-
 
 def state_of(source: Path) -> dict:
     """{"config", "model", "tokens", "kind"} of a training run's folder or of a file that `save` wrote.
@@ -49,7 +47,7 @@ def load(source: Path) -> tuple[torch.nn.Module, dict]:
     state = state_of(source)
     model = build_model(state["config"], state["kind"])
     model.load_state_dict(state["model"])
-    if isinstance(model, FloatModel):
+    if hasattr(model, "hardness"):
         model.hardness.fill_(1.0)
     return model.eval(), state
 

@@ -1,8 +1,12 @@
 """The softmax twin: a pre-norm GPT (learned positions, LayerNorm, GELU) of the spiking model's size, for comparison.
 
+An encoder's twin looks both ways, as BERT does.
+
 It shares vocabulary, context, width, depth, heads, corpus, optimiser and number of tokens; its hidden width is chosen
 so that its parameters come within two per cent of the spiking model's.
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -10,22 +14,20 @@ from torch import nn
 
 from spikeloom.arch.config import ModelConfig
 
+from .tensors import tensor_shapes
+
 
 def spiking_parameters(config: ModelConfig) -> int:
     """Every number of the exported spiking model: weights, tables, thresholds (base and step), biases, shifts."""
-    c = config
-    layer = 4 * c.width**2 + 2 * c.width * c.hidden  # qkv, out, up, down
-    layer += 2 * (c.width + 3 * c.width + c.width + c.width + c.hidden)  # base and step: in, qkv, attn, mid, up
-    layer += 4 * c.width  # bias and shift of the two residual writers
-    return c.embedding_rows * c.width + c.layers * layer + 2 * c.width + (c.width + 1) * c.vocabulary
+    return sum(math.prod(shape) for shape, _ in tensor_shapes(config).values())
 
 
 class TwinBlock(nn.Module):
     """x [B, T, width] -> the same."""
 
-    def __init__(self, width: int, heads: int, hidden: int):
+    def __init__(self, width: int, heads: int, hidden: int, causal: bool = True):
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
@@ -33,20 +35,21 @@ class TwinBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, H, T, width / H]
                    for part in self.qkv(self.norm_attention(x)).chunk(3, -1))
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         x = x + self.out(y.transpose(1, 2).flatten(-2))
         return x + self.down(F.gelu(self.up(self.norm_mlp(x))))
 
 
 class SoftmaxTwin(nn.Module):
-    """Tokens int64 [B, T] -> logits float [B, T, V]."""
+    """Tokens int64 [B, T] -> logits float [B, T, V] (or, of a classifier, [B, T, classes], read at position 0)."""
 
-    def __init__(self, vocabulary: int, context: int, width: int, layers: int, heads: int, hidden: int):
+    def __init__(self, vocabulary: int, context: int, width: int, layers: int, heads: int, hidden: int, *,
+                 causal: bool = True, outputs: int | None = None):
         super().__init__()
         self.embed, self.position = nn.Embedding(vocabulary, width), nn.Embedding(context, width)
-        self.blocks = nn.ModuleList(TwinBlock(width, heads, hidden) for _ in range(layers))
+        self.blocks = nn.ModuleList(TwinBlock(width, heads, hidden, causal) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, vocabulary)
+        self.head = nn.Linear(width, outputs or vocabulary)
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Embedding)):
                 nn.init.normal_(module.weight, std=0.02)
@@ -60,7 +63,8 @@ class SoftmaxTwin(nn.Module):
     def matching(cls, config: ModelConfig) -> "SoftmaxTwin":
         """The twin of a spiking model, as near to its parameter count as the hidden width allows."""
         def build(hidden):
-            return cls(config.vocabulary, config.context, config.width, config.layers, config.heads, hidden)
+            return cls(config.vocabulary, config.context, config.width, config.layers, config.heads, hidden,
+                       causal=not config.bidirectional, outputs=config.outputs)
 
         state = torch.random.get_rng_state()
         empty = build(1).parameters_in_all()

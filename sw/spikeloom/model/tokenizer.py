@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 END = "<|end|>"
+#: Stands for a token to be filled in (encoders' vocabularies alone have it, id 1).
+MASK = "<|mask|>"
 #: A word or a run of signs, each with the blank before it; no piece crosses these borders.
 PIECES = r" ?[A-Za-z']+| ?[^A-Za-z' ]+| +"
 
@@ -24,8 +26,8 @@ class Tokenizer:
         self.alphabet = frozenset(piece for piece in backend.get_vocab() if len(piece) == 1)
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocabulary: int) -> "Tokenizer":
-        """Learn exactly `vocabulary` tokens.
+    def train(cls, texts: Iterable[str], vocabulary: int, *, mask: bool = False) -> "Tokenizer":
+        """Learn exactly `vocabulary` tokens, `<|mask|>` among them where asked for.
 
         Raises
         ------
@@ -38,7 +40,7 @@ class Tokenizer:
         backend = hf.Tokenizer(hf.models.BPE())
         backend.pre_tokenizer = hf.pre_tokenizers.Split(hf.Regex(PIECES), "isolated")
         backend.decoder = hf.decoders.Fuse()
-        trainer = hf.trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=[END], show_progress=False,
+        trainer = hf.trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=[END, MASK][: 1 + mask], show_progress=False,
                                          initial_alphabet=sorted(set().union(*texts)))
         backend.train_from_iterator(texts, trainer)
         if backend.get_vocab_size() != vocabulary:

@@ -41,7 +41,7 @@ def penalty_of(config: ModelConfig, length: int) -> torch.Tensor:
 
 def ssa(raw: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, scale: float) -> torch.Tensor:
     """s (M * raw) v; raw [M, H, N, N], v [M, H, N, d], mask [N, N] -> [M, H, N, d]."""
-    return scale * ((raw * mask) @ v)
+    return scale * (raw.masked_fill(~mask, 0) @ v)
 
 
 def ssa_linear(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:

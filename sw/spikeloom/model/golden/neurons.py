@@ -87,6 +87,7 @@ class NeuronLayer(nn.Module):
         unit = torch.cat([torch.full((n,), unit_of(d)) for n, d in zip(sizes, levels)])
         self.register_buffer("level", level)  # [C]
         self.register_buffer("unit", unit)  # [C]: value of one level in the next layer
+        self.all_ones = bool((unit == 1).all())
         #: tau of the Spikformer family's input gain 1 / tau; 1 elsewhere.
         self.tau = 2.0**config.leak if self.kind == "lif_hard" and config.leak != LEAK_OFF else 1.0
         # A current of 1.5 thresholds' deviation speaks about a third of the time.
@@ -94,6 +95,10 @@ class NeuronLayer(nn.Module):
         self.norm: Norm = build_norm(norm or options.norm, channels, gain, signed=signed)
         self.alpha = nn.Parameter(torch.zeros(())) if shifted and options.learned_shift else None
         self.fast = (self.alpha is None and options.detach_reset and fast_neurons.serves(self.kind, options.surrogate))
+
+    def value(self, spikes: torch.Tensor) -> torch.Tensor:
+        """Levels as the next layer meets them: times `unit`, 1 for binary and ternary spikes; [.., C]."""
+        return spikes if self.all_ones else spikes * self.unit
 
     def low(self) -> torch.Tensor:
         """NASN's ceil(alpha), a whole scalar."""

@@ -57,9 +57,9 @@ class SpikingAttentionBlock(nn.Module):
         s = self.sn_in(x)  # [T, B, N, C]
         if self.replaces:
             x = s * self.spike_value
-        qkv = self.qkv(s * self.sn_in.unit)  # [T, B, N, 3 C]
-        y = self.attention(qkv * self.qkv.neurons.unit, hardness, keep, f"{name}.scores")  # [T, B, N, C]
-        o = self.sn_attn(y) * self.sn_attn.unit
+        qkv = self.qkv(self.sn_in.value(s))  # [T, B, N, 3 C]
+        y = self.attention(self.qkv.neurons.value(qkv), hardness, keep, f"{name}.scores")  # [T, B, N, C]
+        o = self.sn_attn.value(self.sn_attn(y))
         return x + (self.out(o) * self.spike_value if self.adds else self.out(o))
 
 
@@ -83,7 +83,7 @@ class SpikingFeedForward(nn.Module):
         s = self.sn_mid(x)  # [T, B, N, C]
         if self.replaces:
             x = s * self.spike_value
-        h = self.up(s * self.sn_mid.unit) * self.up.neurons.unit  # [T, B, N, F]
+        h = self.up.neurons.value(self.up(self.sn_mid.value(s)))  # [T, B, N, F]
         return x + (self.down(h) * self.spike_value if self.adds else self.down(h))
 
 
@@ -195,7 +195,7 @@ class SpikingTransformer(nn.Module):
         for index, block in enumerate(self.blocks):
             x = block(x, self.hardness, keep, f"layer{index}")
         if self.sn_final is not None:
-            x = self.sn_final(x) * self.sn_final.unit
+            x = self.sn_final.value(self.sn_final(x))
         if keep is not None:
             keep["final"] = x
         return self.head(x)
