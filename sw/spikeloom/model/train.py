@@ -125,6 +125,10 @@ def build_optimisers(model, settings: dict) -> list[torch.optim.Optimizer]:
 
 def build_model(config: dict, kind: str):
     """The spiking model or the softmax twin of a config."""
+    if kind == "spiking" and "golden" in config:
+        from .golden import GoldenOptions, SpikingTransformer
+
+        return SpikingTransformer(ModelConfig.from_dict(config["model"]), GoldenOptions.from_dict(config["golden"]))
     if kind == "spiking":
         return FloatModel(ModelConfig.from_dict(config["model"]), config["fraction"])
     from .softmax_twin import SoftmaxTwin
@@ -206,17 +210,17 @@ class Run:
 class Log:
     """`log.csv` of a run, and the same as lines on the screen."""
 
-    def __init__(self, path: Path, quiet: bool):
-        self.path, self.quiet = path, quiet
+    def __init__(self, path: Path, quiet: bool, columns: tuple[str, ...] = COLUMNS):
+        self.path, self.quiet, self.columns = path, quiet, columns
         if not path.exists():
-            path.write_text(",".join(COLUMNS) + "\n")
+            path.write_text(",".join(columns) + "\n")
 
     def write(self, *row) -> None:
         """One value per column."""
         with open(self.path, "a", newline="") as file:
             csv.writer(file).writerow(row)
         if not self.quiet:
-            print(" ".join(f"{name} {value}" for name, value in zip(COLUMNS, row)), flush=True)
+            print(" ".join(f"{name} {value}" for name, value in zip(self.columns, row)), flush=True)
 
 
 def train(config: dict, *, run: Path, kind: str = "spiking", minutes: float | None = None, steps: int | None = None,
@@ -277,6 +281,10 @@ def train(config: dict, *, run: Path, kind: str = "spiking", minutes: float | No
 
 
 def main(arguments: list[str] | None = None) -> None:
+    from .golden import train as golden
+
+    if golden.is_golden(arguments):
+        return golden.main(arguments)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="stories-260k", help="name of a config, or a path")
     parser.add_argument("--run", type=Path, required=True, help="folder of this run; an existing one is resumed")
