@@ -7,7 +7,7 @@ try:
 except ModuleNotFoundError:
     sys.exit('The command line needs typer and rich; get them with: pip install "spikeloom[cli]"')
 
-from .commands import generate, images, learning, machine, read
+from .commands import generate, images, learning, machine, read, systems
 
 app = typer.Typer(help="Spiking transformer language models that write text on an FPGA, without a multiplier.",
                   no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -16,6 +16,7 @@ app.command()(read.fill)
 app.command()(read.classify)
 app.command()(images.compile)
 app.command()(images.info)
+app.command()(systems.systems)
 app.command()(machine.selftest)
 app.command()(machine.doctor)
 app.command()(machine.verilog)

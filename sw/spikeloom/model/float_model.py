@@ -30,6 +30,11 @@ def matrix(rows: int, columns: int, deviation: float) -> nn.Parameter:
     return nn.Parameter(torch.randn(rows, columns) * deviation)
 
 
+def events(spikes: torch.Tensor, neurons: Neurons) -> torch.Tensor:
+    """Neurons that speak, per token: [B, T, C] -> scalar. Its gradient reaches silent and once-speaking neurons alone."""
+    return (spikes / neurons.unit).clamp(0, 1).sum(-1).mean()
+
+
 class ResidualWriter(nn.Module):
     """y = round((s W + b) / 2^-f) 2^-f with one power-of-two weight scale per output channel."""
 
@@ -82,10 +87,17 @@ class Block(nn.Module):
         return y.transpose(1, 2).flatten(-2)
 
     def forward(self, x, penalty, hardness):
-        spikes = self.sn_qkv(self.sn_in(x) @ fake_quantise(self.qkv, self.bits, "channel"))  # [B, T, 3d]
-        x = x + self.out(self.sn_attn(self._attend(spikes, penalty, hardness)))
-        hidden = self.sn_hidden(self.sn_mid(x) @ fake_quantise(self.up, self.bits, "channel"))  # [B, T, f]
-        return x + self.down(hidden)
+        """Stream [B, T, d] -> (stream [B, T, d], synaptic operations per token, a scalar)."""
+        before = self.sn_in(x)  # [B, T, d]
+        spikes = self.sn_qkv(before @ fake_quantise(self.qkv, self.bits, "channel"))  # [B, T, 3d]
+        attended = self.sn_attn(self._attend(spikes, penalty, hardness))  # [B, T, d]
+        x = x + self.out(attended)
+        middle = self.sn_mid(x)  # [B, T, d]
+        hidden = self.sn_hidden(middle @ fake_quantise(self.up, self.bits, "channel"))  # [B, T, f]
+        d, f = self.qkv.shape[0], self.up.shape[1]
+        operations = (events(before, self.sn_in) * 3 * d + events(attended, self.sn_attn) * d
+                      + events(middle, self.sn_mid) * f + events(hidden, self.sn_hidden) * d)
+        return x + self.down(hidden), operations
 
 
 class FloatModel(nn.Module):
@@ -105,6 +117,7 @@ class FloatModel(nn.Module):
         self.sn_final = Neurons((c.width,), (c.level_final,))
         self.head = matrix(c.width, c.vocabulary, 0.5 * c.width**-0.5)  # [d, V]
         self.head_bias = nn.Parameter(torch.zeros(c.vocabulary))  # [V]
+        self.dense_operations = c.layers * (4 * c.width**2 + 2 * c.width * c.hidden) + c.width * c.vocabulary
         self.fast = self.blocks[0].fast
         penalty = distance_penalty if self.fast else recency_penalty
         self.register_buffer("penalty", penalty(c.context, c.recency), persistent=False)  # [H, T] or [H, T, T]
@@ -147,10 +160,14 @@ class FloatModel(nn.Module):
         """Final spikes [B, T, d]."""
         length = tokens.shape[1]
         penalty = (self.penalty[:, :length] if self.fast else self.penalty[:, :length, :length]).contiguous()
-        x = self.residual(tokens)
+        x, operations = self.residual(tokens), 0.0
         for block in self.blocks:
-            x = block(x, penalty, self.hardness)
-        return self.sn_final(x)
+            x, more = block(x, penalty, self.hardness)
+            operations = operations + more
+        final = self.sn_final(x)
+        #: Share of the dense synaptic operations that this batch caused (embedding and attention aside).
+        self.density = (operations + events(final, self.sn_final) * self.head.shape[1]) / self.dense_operations
+        return final
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         scale = scale_of(self.head, self.config.weight_bits, "common")

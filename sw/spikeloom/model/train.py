@@ -8,7 +8,8 @@ rate (warm-up, then cosine), hardness of the attention (0 to 1 until `anneal_unt
 `tokenizer.json` and `config.json`; starting again in the same folder resumes. A SIGTERM
 ends the run after the step, with a checkpoint.
 
-With `--teacher RUN` (a finished run with the same tokenizer, the softmax twin say) the loss is that of `distil`.
+With `--teacher RUN` (a finished run with the same tokenizer, the softmax twin say) the loss is that of `distil`. The setting
+`sparsity` prices the share of synaptic operations that are not skipped, in nats per token for all of them.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from .tokenizer import Tokenizer
 
 CONFIGS = Path(__file__).parent / "configs"
 COLUMNS = ("step", "seconds", "progress", "tokens", "context", "learning_rate", "hardness", "loss", "development_nats",
-           "development_bits_per_byte")
+           "development_bits_per_byte", "density")
 
 
 def load_config(name: str) -> dict:
@@ -164,6 +165,11 @@ class Run:
         """Time spent in training, earlier starts included."""
         return self.before + time.time() - self.start
 
+    @property
+    def density(self) -> float:
+        """Share of the dense synaptic operations in the last batch; 1 where the model has no silent neurons to skip."""
+        return self.model.density.item() if self.kind == "spiking" else 1.0
+
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
         partial = self.folder / "checkpoint.part"
@@ -198,7 +204,8 @@ class Run:
         else:
             loss = distillation_loss(logits, targets, self.teacher(inputs), **self.config["training"].get("distillation", {}))
         self.model.zero_grad()
-        loss.backward()
+        price = self.config["training"].get("sparsity", 0.0)
+        (loss + price * self.model.density if price and self.kind == "spiking" else loss).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimiser in self.optimisers:
             optimiser.step()
@@ -269,7 +276,8 @@ def train(config: dict, *, run: Path, kind: str = "spiking", minutes: float | No
             nats = development_loss(state.model, development, shape.end_token, shape.context)
             bits = nats / math.log(2) / bytes_per_token
             log.write(state.step, round(state.seconds, 1), round(state.progress, 4), state.tokens, context, f"{rate:.3g}",
-                      round(hardness, 3), round(running.item(), 4), round(nats, 4), round(bits, 4))
+                      round(hardness, 3), round(running.item(), 4), round(nats, 4), round(bits, 4),
+                      round(state.density, 4))
             data.refresh()
             state.reported = time.time()
         if time.time() - state.saved > save_every:

@@ -1,0 +1,60 @@
+"""`spikeloom systems`: every system of the papers, what of it works, and a run that shows it."""
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from ..systems import ROWS, Row, find
+from .common import DIFFERS, console, open_device, speaks
+
+_PRESET = "tiny"
+_TOKENS = 10
+
+
+@speaks
+def systems(
+    json: Annotated[Path | None, typer.Option(help="Write the list as JSON.")] = None,
+    run: Annotated[str | None, typer.Option(help="Run the row of this name (or: all) as a random network.")] = None,
+    device: Annotated[str, typer.Option(help="emulator or rtl.")] = "emulator",
+    seed: Annotated[int, typer.Option(help="Of the random network.")] = 1,
+) -> None:
+    """List every system and option of the three papers, or run one against the integer model."""
+    if run:
+        _run([row for row in ROWS if row.changes is not None] if run == "all" else [find(run)], device, seed)
+    elif json is None:
+        table = Table("system", "paper", "golden model", "gateware", "state")
+        for row in ROWS:
+            table.add_row(row.name, row.paper, row.golden, row.gateware, row.state)
+        console.print(table)
+        console.print("The command that shows a row: spikeloom systems --json FILE")
+    if json is not None:
+        json.write_text(json_module.dumps([row.to_dict() for row in ROWS], indent=2) + "\n", encoding="utf-8")
+
+
+def _run(rows: list[Row], device: str, seed: int) -> None:
+    from ..arch.presets import preset
+    from ..compiler import compile_model
+    from ..driver.verify import verify, verify_encoding
+    from ..model.integer_model import IntegerModel
+    from ..model.random_model import random_model
+
+    machine, wrong = preset(_PRESET), 0
+    with open_device(device, machine) as opened:
+        for row in rows:
+            if row.config is None:
+                raise ValueError(f"{row.name} has no network of its own to draw; it is shown by: {row.to_dict()['command']}")
+            config, tensors = random_model(seed, row.config)
+            opened.load(compile_model(config, tensors, machine, logit_scale=64.0))
+            reference = IntegerModel(config, tensors)
+            if config.bidirectional:
+                report = verify_encoding(opened, reference, [(3 * i + seed) % config.vocabulary for i in range(_TOKENS)])
+            else:
+                report = verify(opened, reference, [1, 2], _TOKENS)
+            wrong += report.mismatches
+            console.print(f"{row.name}: {report.compared} values compared, {report.mismatches} differ. {report.first}",
+                          highlight=False)
+    if wrong:
+        raise typer.Exit(DIFFERS)
