@@ -4,9 +4,9 @@ from amaranth.hdl import Cat, Const, Module, Mux, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from spikeloom.arch.commands import COMMAND_WORDS, Opcode
-from spikeloom.arch.config import RESIDUAL_WIDTH, AcceleratorConfig
-from spikeloom.arch.registers import COUNTERS, MAGIC, VERSION, ErrorCode, register_map
+from spikeloom.arch.commands import COMMAND_WORDS, Opcode, Sink
+from spikeloom.arch.config import AcceleratorConfig
+from spikeloom.arch.registers import COUNTERS, MAGIC, VERSION, ErrorCode, Mode, register_map
 
 from .bus.axi import AxiLiteSignature, AxiSignature
 from .bus.axi_reader import AxiReader
@@ -22,13 +22,14 @@ from .control.reset_controller import ResetController
 from .control.row_scheduler import RowScheduler
 from .control.sequencer import Sequencer
 from .datapath.attention_unit import AttentionUnit
-from .datapath.neuron_unit import NeuronUnit, Source, Target
+from .datapath.neuron_unit import SPIKING, NeuronUnit, Source
 from .datapath.pick_unit import PickUnit
 from .datapath.spike_engine import SpikeEngine
+from .storage.membrane_memory import MembraneMemory
 from .storage.parameter_table import ParameterTable
-from .storage.residual_buffer import ResidualBuffer
+from .storage.residual_store import ResidualStore
 from .storage.row_source import RowSource
-from .storage.spike_buffer import SpikeBuffer
+from .storage.spike_buffers import SpikeBuffers
 from .storage.window_memory import WindowMemory
 
 #: Beats that may be on their way from memory: more than its latency in cycles.
@@ -69,6 +70,8 @@ class Top(wiring.Component):
         m = Module()
         self._build_submodules(m)
         self.command = fields_of(self.sequencer.command)
+        self.dumping, self.encoding = Signal(), Signal()
+        m.d.comb += [self.dumping.eq(self.command.opcode == Opcode.DUMP), self.encoding.eq(self.csr.mode_run == Mode.ENCODE)]
         self._build_bus(m)
         self._build_control(m)
         self._build_windows(m)
@@ -95,8 +98,8 @@ class Top(wiring.Component):
         m.submodules.prompt = self.prompt = WindowMemory(depth=cfg.max_context + 1, part_width=16)
         core = {
             "sequencer": Sequencer(cfg=cfg), "scheduler": RowScheduler(cfg=cfg), "rows": RowSource(cfg=cfg),
-            "engine": SpikeEngine(cfg=cfg), "neurons": NeuronUnit(cfg=cfg), "residual": ResidualBuffer(cfg=cfg),
-            "spikes0": SpikeBuffer(cfg=cfg), "spikes1": SpikeBuffer(cfg=cfg), "parameters": ParameterTable(cfg=cfg),
+            "engine": SpikeEngine(cfg=cfg), "neurons": NeuronUnit(cfg=cfg), "residual": ResidualStore(cfg=cfg),
+            "spikes": SpikeBuffers(cfg=cfg), "parameters": ParameterTable(cfg=cfg), "membranes": MembraneMemory(cfg=cfg),
             "attention": AttentionUnit(cfg=cfg), "pick": PickUnit(cfg=cfg), "loader": Loader(cfg=cfg),
             "recorder": Recorder(cfg=cfg), "dumper": Dumper(cfg=cfg), "checksum": Checksum(cfg=cfg),
         }
@@ -211,9 +214,10 @@ class Top(wiring.Component):
             self.loader.offset.eq(c.l_offset), self.loader.memory.eq(c.l_memory), self.loader.address.eq(c.l_address),
             self.loader.words.eq(c.l_words),
         ]
-        for buffer in (self.spikes0, self.spikes1):
-            m.d.comb += buffer.r_word.eq(scheduler.r_word)
-        m.d.comb += scheduler.r_levels.eq(Mux(c.src, self.spikes1.r_levels, self.spikes0.r_levels))
+        m.d.comb += [
+            self.spikes.r_buffer.eq(Mux(self.dumping, self.dumper.spike_buffer, c.src)),
+            self.spikes.r_word.eq(scheduler.r_word), scheduler.r_levels.eq(self.spikes.r_levels),
+        ]
         connect(m, scheduler.o, rows.i)
         connect(m, rows.o, engine.i)
         connect(m, engine.o_drain, self.neurons.i_drain)
@@ -225,41 +229,37 @@ class Top(wiring.Component):
 
     def _build_results(self, m):
         """The pass of the neuron unit, and where its groups go."""
-        c, neurons, cfg = self.command, self.neurons, self.cfg
+        c, neurons, residual, membranes = self.command, self.neurons, self.residual, self.membranes
         job, result = neurons.job, neurons.o
         m.d.comb += [
-            job.target.eq(c.sink), job.dst.eq(c.dst), job.groups.eq(c.groups), job.params.eq(c.params),
-            job.base_group.eq(0), job.attn_groups.eq(c.attn_groups), job.level.eq(c.level), job.embed_shift.eq(c.embed_shift),
+            getattr(job, name).eq(getattr(c, name))
+            for name in ("sink", "dst", "groups", "params", "base_group", "attn_groups", "level", "embed_shift", "neuron", "leak",
+                         "first")
         ]
         with m.Switch(c.opcode):
-            with m.Case(Opcode.EMBED):
-                m.d.comb += [job.source.eq(Source.SUMS), job.target.eq(Target.SET)]
-            with m.Case(Opcode.LINEAR):
-                m.d.comb += [job.source.eq(Source.SUMS), job.base_group.eq(c.base_group)]
             with m.Case(Opcode.FIRE):
-                m.d.comb += [job.source.eq(Source.RESIDUAL), job.target.eq(Target.SPIKES)]
+                m.d.comb += job.source.eq(Source.RESIDUAL)
             with m.Case(Opcode.ATTEND):
-                m.d.comb += [job.source.eq(Source.GATHER), job.target.eq(Target.SPIKES)]
+                m.d.comb += [job.source.eq(Source.GATHER), job.sink.eq(Sink.SPIKES), job.base_group.eq(0)]
+            with m.Default():
+                m.d.comb += job.source.eq(Source.SUMS)
+        m.d.sync += residual.slot.eq(c.stream + Mux(self.encoding, self.sequencer.position, 0))
         m.d.comb += [
-            self.residual.r_group.eq(neurons.r_group), neurons.residual.eq(self.residual.r_values),
+            residual.r_group.eq(Mux(self.dumping, self.dumper.group, neurons.r_group)), neurons.residual.eq(residual.r_values),
             self.parameters.address.eq(neurons.p_address), neurons.records.eq(self.parameters.o_records),
-            self.attention.g_group.eq(Mux(c.opcode == Opcode.DUMP, self.dumper.group, neurons.g_group)),
+            membranes.r_address.eq(neurons.p_address), neurons.membranes.eq(membranes.r_values),
+            membranes.w_en.eq(neurons.m_en), membranes.w_address.eq(neurons.m_address), membranes.w_values.eq(neurons.m_values),
+            self.attention.g_group.eq(Mux(self.dumping, self.dumper.group, neurons.g_group)),
             neurons.gathered.eq(self.attention.g_values),
-        ]
-        spiking = (result.target == Target.SPIKES) | (result.target == Target.QKV)
-        levels = Cat(result.values.word_select(i, cfg.acc_width)[:cfg.level_bits] for i in range(cfg.lanes))
-        words = Cat(result.values.word_select(i, cfg.acc_width)[:RESIDUAL_WIDTH] for i in range(cfg.lanes))
-        for number, buffer in enumerate((self.spikes0, self.spikes1)):
-            m.d.comb += [buffer.w_en.eq(neurons.o_valid & spiking & (result.dst == number)),
-                         buffer.w_group.eq(result.group), buffer.w_levels.eq(levels)]
-        m.d.comb += [
-            self.residual.w_en.eq(neurons.o_valid & ((result.target == Target.RESIDUAL) | (result.target == Target.SET))),
-            self.residual.w_group.eq(result.group), self.residual.w_values.eq(words),
-            self.attention.w_en.eq(neurons.o_valid & (result.target == Target.QKV)),
+            self.spikes.w_en.eq(neurons.o_valid & result.to_spikes), self.spikes.w_buffer.eq(result.dst),
+            self.spikes.w_group.eq(result.group), self.spikes.w_levels.eq(result.levels),
+            residual.w_en.eq(neurons.o_valid & result.to_residual),
+            residual.w_group.eq(result.home), residual.w_values.eq(result.words),
+            self.attention.w_en.eq(neurons.o_valid & (result.sink == Sink.QKV)),
             self.attention.w_kind.eq(result.part), self.attention.w_group.eq(result.part_group),
-            self.attention.w_levels.eq(levels), self.attention.w_position.eq(self.sequencer.position),
+            self.attention.w_levels.eq(result.levels), self.attention.w_position.eq(self.sequencer.position),
             self.attention.w_kv_base.eq(c.kv_base),
-            self.pick.w_en.eq(neurons.o_valid & (result.target == Target.LOGITS)),
+            self.pick.w_en.eq(neurons.o_valid & (result.sink == Sink.LOGITS)),
             self.pick.w_group.eq(result.group), self.pick.w_values.eq(result.values),
         ]
 
@@ -293,9 +293,8 @@ class Top(wiring.Component):
             self.checksum.clear.eq(seq.checksum_clear), self.checksum.en.eq(self.neurons.o_valid),
             self.checksum.values.eq(self.neurons.o.values), seq.checksum.eq(self.checksum.value),
             dumper.buffer.eq(c.d_buffer), dumper.groups.eq(c.groups),
-            self.residual.d_group.eq(dumper.group), dumper.residual.eq(self.residual.d_values),
-            self.spikes0.d_group.eq(dumper.group), dumper.spikes_0.eq(self.spikes0.d_levels),
-            self.spikes1.d_group.eq(dumper.group), dumper.spikes_1.eq(self.spikes1.d_levels),
+            dumper.residual.eq(self.residual.r_values), self.spikes.dump.eq(self.dumping),
+            self.spikes.d_group.eq(dumper.group), dumper.spikes.eq(self.spikes.d_levels),
             self.pick.d_group.eq(dumper.group), dumper.logits.eq(self.pick.d_values),
             dumper.gather.eq(self.attention.g_values),
         ]
@@ -332,7 +331,7 @@ class Top(wiring.Component):
         tile_bytes = Const(cfg.cols) >> self.command.weight_code
         read = self.reader.m_axi.rvalid & self.reader.m_axi.rready
         written = self.writer.m_axi.wvalid & self.writer.m_axi.wready
-        fired = neurons.o_valid & ((neurons.o.target == Target.SPIKES) | (neurons.o.target == Target.QKV))
+        spiking = Cat(neurons.o.sink == sink for sink in SPIKING).any()
         increments = {
             "cycles": seq.busy, "tokens": seq.token_done, "commands": seq.command_done,
             "event_tiles": self.engine.event, "rows_wanted": self.scheduler.wanted,
@@ -340,7 +339,7 @@ class Top(wiring.Component):
             "level_tiles": Mux(self.engine.event, self.engine.event_level, 0),
             "bytes_rows": Mux(self.engine.event, tile_bytes, 0),
             "bytes_bus_read": Mux(read, cfg.beat_bytes, 0), "bytes_bus_written": Mux(written, cfg.beat_bytes, 0),
-            "spikes": neurons.n_spikes, "fired": neurons.n_fired, "neurons": Mux(fired, cfg.lanes, 0),
+            "spikes": neurons.n_spikes, "fired": neurons.n_fired, "neurons": Mux(neurons.o_valid & spiking, cfg.lanes, 0),
             "winners": Mux(self.attention.winners_strobe, self.attention.winners, 0), "saturations": neurons.n_saturated,
         }
         assert set(increments) == set(COUNTERS)

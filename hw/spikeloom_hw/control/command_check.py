@@ -2,14 +2,16 @@
 
 from types import SimpleNamespace
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from spikeloom.arch.commands import COMMAND_BITS, FIELDS, Attention, Buffer, Memory, Neuron, Opcode, Order, Sink
+from spikeloom.arch.commands import COMMAND_BITS, FIELDS, SINKS, SPIKE_BUFFERS, Attention, Buffer, Memory, Neuron, Opcode, Order, Sink
 from spikeloom.arch.config import MAX_TILES, WEIGHT_BITS, AcceleratorConfig
 from spikeloom.arch.registers import ErrorCode
+
+from ..datapath.neuron_lane import MAX_EMBED_SHIFT
 
 
 def fields_of(word) -> SimpleNamespace:
@@ -29,8 +31,10 @@ class CommandCheck(wiring.Component):
     Members
     -------
     command : In(256)
+    encode : In(1)
+        The run is one of `Mode.ENCODE`.
     context : In(16)
-        Positions of the model: the KV region of a layer must hold them.
+        Positions of the model: the KV region of a layer must hold them, and in an ENCODE run the residual store.
     image_bytes : In(32)
         Bound of LOADs.
     code : Out(4)
@@ -42,63 +46,38 @@ class CommandCheck(wiring.Component):
 
     Reference
     ---------
-    `arch.commands`.
+    `arch.commands`, `spikeloom.model.command_check`.
     """
 
     latency = 2
 
     def __init__(self, *, cfg: AcceleratorConfig):
         self.cfg = cfg
-        super().__init__({"command": In(COMMAND_BITS), "context": In(16), "image_bytes": In(32), "code": Out(4)})
+        super().__init__({"command": In(COMMAND_BITS), "encode": In(1), "context": In(16), "image_bytes": In(32), "code": Out(4)})
 
     def elaborate(self, platform):
         m = Module()
-        cfg, c = self.cfg, fields_of(self.command)
-        width_groups, neuron_groups = cfg.max_width // cfg.lanes, cfg.max_neurons // cfg.lanes
-        vocabulary_groups = cfg.max_vocabulary // cfg.lanes
-        bad_groups = c.groups == 0
-        bad_params = c.params + c.groups > cfg.parameter_words
-        bad_neuron = (c.neuron != Neuron.NI_LIF) | (c.level == 0) | (c.level > cfg.level_max) | (c.steps > 1)
-        bad_tiles = ((c.tiles == 0) | (c.tiles > MAX_TILES) | (c.weight_code >= len(WEIGHT_BITS))
-                     | (c.groups > (c.tiles << exact_log2(cfg.groups_per_tile)))
-                     # A streamed row comes whole, so that its tiles cannot be taken apart.
-                     | (c.streamed & (c.order == Order.TILES) & (c.tiles != 1)))
-        end = Signal(18)
-        m.d.comb += end.eq(c.base_group + c.groups)
-
+        c = fields_of(self.command)
         bad, outside = Signal(), Signal()
+        # Faults that several opcodes share, each once.
+        self._build_shared(m, c)
         checks = {
             Opcode.HALT: 0,
             Opcode.PICK: 0,
-            Opcode.EMBED: bad_groups | bad_tiles | (end > width_groups) | (c.embed_shift > 8),
-            Opcode.FIRE: bad_groups | bad_params | bad_neuron | (c.groups > width_groups),
-            Opcode.ATTEND: (bad_groups | bad_params | bad_neuron | (c.groups > width_groups)
-                            | (c.attention != Attention.WTA) | c.bidirectional | (c.top_k == 0) | (c.top_k > cfg.k_max)
-                            | (c.head_level >= cfg.head_levels) | (c.a_kv_base + self.context > cfg.kv_positions)
-                            | c.a_kv_base[:exact_log2(cfg.score_banks)].any()),
-            Opcode.DUMP: bad_groups | (c.d_buffer > max(Buffer)),
-        }
-        sinks = {
-            Sink.SPIKES: bad_neuron | (end > neuron_groups) | (c.src == c.dst),
-            Sink.QKV: (bad_neuron | (end > neuron_groups) | (c.src == c.dst) | (c.attn_groups == 0)
-                       | (c.attn_groups > width_groups) | (c.groups > c.attn_groups + (c.attn_groups << 1))
-                       | (c.kv_base + self.context > cfg.kv_positions) | c.kv_base[:exact_log2(cfg.score_banks)].any()),
-            Sink.RESIDUAL: end > width_groups,
-            Sink.LOGITS: end > vocabulary_groups,
+            Opcode.SWEEP: ~self.encode,
+            Opcode.DUMP: self._no_groups | self._bad_stream | (c.d_buffer > max(Buffer)),
+            Opcode.ATTEND: self._check_attend(c),
+            Opcode.EMBED: self._no_groups | self._bad_stream | self._bad_tiles | self._check_sink(m, c, Opcode.EMBED),
+            Opcode.FIRE: self._no_groups | self._bad_stream | self._too_wide | self._check_sink(m, c, Opcode.FIRE),
+            Opcode.LINEAR: (self._no_groups | self._bad_stream | self._bad_tiles | self._bad_params | (c.n_in > self.cfg.max_neurons)
+                            | (c.src >= SPIKE_BUFFERS) | self._check_sink(m, c, Opcode.LINEAR)),
+            Opcode.LOAD: (c.l_words == 0) | (c.l_memory > max(Memory)) | c.l_offset[:exact_log2(self.cfg.beat_bytes)].any(),
         }
         m.d.sync += bad.eq(1)
         with m.Switch(c.opcode):
             for opcode, check in checks.items():
                 with m.Case(opcode):
                     m.d.sync += bad.eq(check)
-            with m.Case(Opcode.LINEAR):
-                common = bad_groups | bad_params | bad_tiles | (c.n_in > cfg.max_neurons)
-                with m.Switch(c.sink):
-                    for sink, check in sinks.items():
-                        with m.Case(sink):
-                            m.d.sync += bad.eq(common | check)
-            with m.Case(Opcode.LOAD):
-                m.d.sync += bad.eq((c.l_words == 0) | (c.l_memory > max(Memory)) | c.l_offset[:exact_log2(cfg.beat_bytes)].any())
         self._check_load(m, c, outside)
         load = Signal()
         m.d.sync += load.eq(c.opcode == Opcode.LOAD)
@@ -109,6 +88,63 @@ class CommandCheck(wiring.Component):
         with m.Else():
             m.d.sync += self.code.eq(ErrorCode.NONE)
         return m
+
+    def _build_shared(self, m, c):
+        cfg = self.cfg
+
+        def named(name, condition):
+            signal = Signal(name=name)
+            m.d.comb += signal.eq(condition)
+            setattr(self, f"_{name}", signal)
+
+        width_groups = cfg.max_width // cfg.lanes
+        end, params_end, levels = Signal(18), Signal(18), Signal(4)
+        leveled = (c.neuron == Neuron.NI_LIF) | (c.neuron == Neuron.I_LIF)
+        m.d.comb += [end.eq(c.base_group + c.groups), params_end.eq(c.params + c.groups), levels.eq(Mux(leveled, cfg.level_max, 1))]
+        named("no_groups", c.groups == 0)
+        named("too_wide", c.groups > width_groups)
+        named("bad_params", params_end > cfg.parameter_words)
+        named("bad_neuron", self._bad_params | (c.neuron > max(Neuron)) | (c.level == 0) | (c.level > levels)
+              | ((c.neuron != Neuron.NI_LIF) & (params_end > cfg.membrane_words)))
+        named("bad_stream", c.stream + Mux(self.encode, self.context, 1) > cfg.residual_slots)
+        named("bad_tiles", (c.tiles == 0) | (c.tiles > MAX_TILES) | (c.weight_code >= len(WEIGHT_BITS))
+              | (c.groups > (c.tiles << exact_log2(cfg.groups_per_tile)))
+              # A streamed row comes whole, so that its tiles cannot be taken apart.
+              | (c.streamed & (c.order == Order.TILES) & (c.tiles != 1)))
+        named("bad_shift", c.embed_shift > MAX_EMBED_SHIFT)
+        named("past_residual", end > width_groups)
+        named("past_logits", end > cfg.max_vocabulary // cfg.lanes)
+        named("bad_spikes", self._bad_neuron | (end > cfg.max_neurons // cfg.lanes) | (c.dst >= SPIKE_BUFFERS))
+
+    def _bad_region(self, base):
+        return (base + self.context > self.cfg.kv_positions) | base[:exact_log2(self.cfg.score_banks)].any()
+
+    def _check_attend(self, c):
+        return (self._no_groups | self._too_wide | self._bad_neuron | (c.dst >= SPIKE_BUFFERS) | (c.attention > max(Attention))
+                | (c.head_level >= self.cfg.head_levels) | self._bad_region(c.a_kv_base)
+                | ((c.attention == Attention.WTA) & ((c.top_k == 0) | (c.top_k > self.cfg.k_max))))
+
+    def _check_sink(self, m, c, opcode):
+        """Whether the sink is none of this opcode's, or what it needs is missing."""
+        width_groups = self.cfg.max_width // self.cfg.lanes
+        in_place = (opcode == Opcode.LINEAR) & (c.src == c.dst)
+        checks = {
+            Sink.SPIKES: self._bad_spikes | in_place,
+            Sink.QKV: (self._bad_spikes | in_place | (c.attn_groups == 0) | (c.attn_groups > width_groups)
+                       | (c.groups > c.attn_groups + (c.attn_groups << 1)) | self._bad_region(c.kv_base)),
+            Sink.RESIDUAL: self._past_residual,
+            Sink.LOGITS: self._past_logits,
+            Sink.ADD_SPIKES: self._past_residual | self._bad_neuron | self._bad_shift,
+            Sink.SET_SPIKES: self._bad_spikes | self._bad_shift | (self._past_residual if opcode == Opcode.EMBED else 0),
+            Sink.SET: self._past_residual | self._bad_shift,
+        }
+        bad = Signal(name=f"bad_sink_{opcode.name.lower()}")
+        m.d.comb += bad.eq(1)
+        with m.Switch(c.sink):
+            for sink in SINKS[opcode]:
+                with m.Case(sink):
+                    m.d.comb += bad.eq(checks[sink])
+        return bad
 
     def _check_load(self, m, c, outside):
         cfg = self.cfg

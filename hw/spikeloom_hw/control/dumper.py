@@ -1,14 +1,18 @@
 """Reads a buffer group by group and hands it to the recorder: the DUMP command."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from spikeloom.arch.commands import Buffer
 from spikeloom.arch.config import RESIDUAL_WIDTH, AcceleratorConfig
 
+from ..levels import is_minus
+
 #: Cycles from a group number to its values that every buffer keeps to.
 READ_CYCLES = 3
+#: Dumped buffer of each spike buffer.
+SPIKES = (Buffer.SPIKES_0, Buffer.SPIKES_1, Buffer.SPIKES_2)
 
 
 class Dumper(wiring.Component):
@@ -24,8 +28,10 @@ class Dumper(wiring.Component):
         Begin; `arch.commands.Buffer`; number of groups (at least one).
     group : Out(16)
         Group wanted; all buffers answer within `READ_CYCLES`.
-    residual, spikes_0, spikes_1, logits, gather : In
-        Their answers, lanes channels.
+    spike_buffer : Out(2)
+        Which spike buffer, if one is dumped.
+    residual, spikes, logits, gather : In
+        Their answers, lanes channels. A level of all ones is -1.
     o : Out(stream of lanes * 32 bits)
     done : Out(1)
 
@@ -42,26 +48,26 @@ class Dumper(wiring.Component):
         self.cfg = cfg
         super().__init__({
             "start": In(1), "buffer": In(4), "groups": In(14), "group": Out(16),
-            "residual": In(cfg.lanes * RESIDUAL_WIDTH), "spikes_0": In(cfg.lanes * cfg.level_bits),
-            "spikes_1": In(cfg.lanes * cfg.level_bits), "logits": In(cfg.lanes * cfg.acc_width),
-            "gather": In(cfg.lanes * cfg.gather_width),
+            "spike_buffer": Out(2), "residual": In(cfg.lanes * RESIDUAL_WIDTH), "spikes": In(cfg.lanes * cfg.level_bits),
+            "logits": In(cfg.lanes * cfg.acc_width), "gather": In(cfg.lanes * cfg.gather_width),
             "o": Out(stream.Signature(cfg.lanes * 32)), "done": Out(1),
         })
 
     def _widened(self, m):
         """All buffers' answers as lanes 32-bit words."""
-        sources = {
-            Buffer.RESIDUAL: (self.residual, True), Buffer.SPIKES_0: (self.spikes_0, False),
-            Buffer.SPIKES_1: (self.spikes_1, False), Buffer.LOGITS: (self.logits, True), Buffer.GATHER: (self.gather, False),
-        }
         words = Signal(self.cfg.lanes * 32)
         with m.Switch(self.buffer):
-            for buffer, (values, negative) in sources.items():
+            for buffer, values in ((Buffer.RESIDUAL, self.residual), (Buffer.LOGITS, self.logits), (Buffer.GATHER, self.gather)):
                 width = len(values) // self.cfg.lanes
                 with m.Case(buffer):
                     for lane in range(self.cfg.lanes):
-                        word = values.word_select(lane, width)
-                        m.d.comb += words.word_select(lane, 32).eq(word.as_signed() if negative else word)
+                        m.d.comb += words.word_select(lane, 32).eq(values.word_select(lane, width).as_signed())
+            for number, buffer in enumerate(SPIKES):
+                with m.Case(buffer):
+                    m.d.comb += self.spike_buffer.eq(number)
+                    for lane in range(self.cfg.lanes):
+                        level = self.spikes.word_select(lane, self.cfg.level_bits)
+                        m.d.comb += words.word_select(lane, 32).eq(Cat(level, is_minus(level)).as_signed())
         return words
 
     def elaborate(self, platform):

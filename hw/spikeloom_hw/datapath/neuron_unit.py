@@ -1,57 +1,58 @@
 """Turns integers into spikes, residual words or logits: a group of `lanes` channels per cycle."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from spikeloom.arch.commands import Sink
-from spikeloom.arch.config import RESIDUAL_WIDTH, THRESHOLD_FRACTION, AcceleratorConfig, bits_for
-from spikeloom.arch.numerics import RESIDUAL_MAX, RESIDUAL_MIN
+from spikeloom.arch.commands import Neuron, Sink
+from spikeloom.arch.config import MEMBRANE_WIDTH, RESIDUAL_WIDTH, AcceleratorConfig, bits_for
 
 from ..layouts import drain_layout
 from ..lib.arith import adder_tree
-from ..storage.parameter_table import parameter_layout
+from .neuron_lane import NeuronLane, mode_layout
+
+#: Sinks of passes that make spikes, and of those that write the residual store.
+SPIKING = (Sink.SPIKES, Sink.QKV, Sink.ADD_SPIKES, Sink.SET_SPIKES)
+RESIDENT = (Sink.RESIDUAL, Sink.ADD_SPIKES, Sink.SET_SPIKES, Sink.SET)
+#: Sinks of passes whose spikes go to a spike buffer.
+BUFFERED = (Sink.SPIKES, Sink.QKV, Sink.SET_SPIKES)
 
 
 class Source(enum.Enum, shape=unsigned(2)):
     """Where a pass takes its integers from."""
 
     SUMS = 0      #: accumulators, tile by tile as they drain
-    RESIDUAL = 1  #: residual buffer
+    RESIDUAL = 1  #: residual store
     GATHER = 2    #: gathered values of attention
 
 
-class Target(enum.Enum, shape=unsigned(3)):
-    """What a pass writes: `arch.commands.Sink`, and SET for an embedding."""
-
-    SPIKES = Sink.SPIKES
-    QKV = Sink.QKV
-    RESIDUAL = Sink.RESIDUAL
-    LOGITS = Sink.LOGITS
-    SET = 4
-
-
 def pass_layout() -> data.StructLayout:
-    """One pass: static while it runs."""
+    """One pass: static while it runs. Fields as those of a command."""
     return data.StructLayout({
-        "source": Source, "target": Target, "dst": 1, "groups": 14, "params": 16, "base_group": 16,
-        "attn_groups": 10, "level": 4, "embed_shift": 4,
+        "source": Source, "sink": Sink, "dst": 2, "groups": 14, "params": 16, "base_group": 16, "attn_groups": 10,
+        "level": 4, "embed_shift": 4, "neuron": Neuron, "leak": 4, "first": 1,
     })
 
 
 def result_layout(cfg: AcceleratorConfig) -> data.StructLayout:
-    """One group written: `values` are lanes signed words of acc_width; levels, residuals or logits."""
+    """One group: `values` are what the pass makes (spikes, residual words or logits), signed words of acc_width.
+
+    `levels` are its spikes as they are stored, for group `group` of spike buffer `dst` where `to_spikes`; `words` are for
+    group `home` of the residual store where `to_residual`.
+    """
     return data.StructLayout({
-        "target": Target, "dst": 1, "group": 16, "part": 2, "part_group": 10, "values": cfg.lanes * cfg.acc_width,
+        "sink": Sink, "to_spikes": 1, "dst": 2, "group": 16, "part": 2, "part_group": 10, "levels": cfg.lanes * cfg.level_bits,
+        "to_residual": 1, "home": 16, "words": cfg.lanes * RESIDUAL_WIDTH, "values": cfg.lanes * cfg.acc_width,
     })
 
 
 class NeuronUnit(wiring.Component):
-    """Runs one pass over groups of channels: NI-LIF thresholds, rounded residual adds, logits, embeddings.
+    """Runs one pass over groups of channels: neurons, rounded residual adds, logits, embeddings.
 
-    Holds no addresses beyond group numbers and no state between passes. A pass over SUMS follows the tiles that the
-    spike engine reports as drained; the other sources run at one group per cycle.
+    Holds no addresses beyond group numbers and no state between passes: membranes are outside. A pass over SUMS follows the
+    tiles that the spike engine reports as drained; the other sources run at one group per cycle. A group that a pass reads
+    must not be one that it has written.
 
     Parameters
     ----------
@@ -60,7 +61,7 @@ class NeuronUnit(wiring.Component):
     Members
     -------
     start : In(1), job : In(pass_layout())
-        Begin a pass; `job` stays until `done`.
+        Begin a pass, two cycles after the last one's `done` or later; `job` stays until `done`.
     i_drain : In(stream of drain_layout)
         Finished tiles (SUMS only).
     bank, tile, group : Out
@@ -68,29 +69,39 @@ class NeuronUnit(wiring.Component):
     sums : In(rows * lanes * acc_width)
     release : Out(1)
         The last group of (bank, tile) was read.
-    r_group, residual : Out, In(lanes * 16)
-        Residual buffer, same cycle.
     g_group, gathered : Out, In(lanes * gather_width)
-        Gathered values, same cycle.
+        Gathered values, same cycle; signed.
+    r_group, residual : Out, In(lanes * 16)
+        Residual store, next cycle. A FIRE reads from group 0 on, whatever its base group.
     p_address, records : Out(16), In(lanes * 64)
         Parameter table, next cycle.
+    membranes : In(lanes * 32)
+        Membranes at `p_address`, next cycle.
+    m_en, m_address, m_values : Out
+        Membranes written.
     o_valid, o : Out(1), Out(result_layout)
         Results, in group order; always taken.
     done : Out(1)
-        With the last result of a pass, one cycle.
+        With the last result of a pass, one cycle. The last membranes follow within two cycles.
     n_spikes, n_fired, n_saturated : Out
-        Over the lanes of the current result.
+        Absolute levels and neurons that fired, residual words clipped: in this cycle, over the lanes.
 
     Latency
     -------
-    `latency` cycles from reading a group to its result.
+    `latency_of(sink)` cycles from reading a group to its result.
 
     Reference
     ---------
-    `arch.numerics.ni_lif`, `arch.numerics.residual_add`.
+    `arch.numerics.neuron_step`, `residual_add`, `add_spikes`.
     """
 
+    #: Cycles from reading a group to its result, where the result is not ADD_SPIKES.
     latency = 3
+
+    @classmethod
+    def latency_of(cls, sink: Sink) -> int:
+        """Cycles from reading a group to its result: a spike is known before it is added."""
+        return cls.latency + (sink == Sink.ADD_SPIKES)
 
     def __init__(self, *, cfg: AcceleratorConfig):
         self.cfg = cfg
@@ -100,22 +111,27 @@ class NeuronUnit(wiring.Component):
             "i_drain": In(stream.Signature(drain_layout())),
             "bank": Out(1), "tile": Out(4), "group": Out(max(1, exact_log2(cfg.groups_per_tile))),
             "sums": In(cfg.rows * cfg.lanes * cfg.acc_width), "release": Out(1),
-            "r_group": Out(16), "residual": In(cfg.lanes * RESIDUAL_WIDTH),
             "g_group": Out(16), "gathered": In(cfg.lanes * cfg.gather_width),
+            "r_group": Out(16), "residual": In(cfg.lanes * RESIDUAL_WIDTH),
             "p_address": Out(16), "records": In(cfg.lanes * 64),
+            "membranes": In(cfg.lanes * MEMBRANE_WIDTH),
+            "m_en": Out(1), "m_address": Out(16), "m_values": Out(cfg.lanes * MEMBRANE_WIDTH),
             "o_valid": Out(1), "o": Out(result_layout(cfg)), "done": Out(1),
             "n_spikes": Out(bits_for(cfg.lanes * cfg.level_max)), "n_fired": Out(count), "n_saturated": Out(count),
         })
 
     def elaborate(self, platform):
         m = Module()
-        issue, relative, last = self._build_walk(m)
-        control = self._build_read(m, issue, relative, last)
-        self._build_compute(m, control)
+        issue, last = self._build_walk(m)
+        mode, writes = self._build_mode(m)
+        stages, level = self._build_control(m, issue, last, writes)
+        values = self._build_read(m)
+        lanes = self._build_lanes(m, mode, level, values)
+        self._build_output(m, mode, stages, lanes)
         return m
 
     def _build_walk(self, m):
-        """Choose the group read this cycle; returns (valid, group within the pass, is it the last)."""
+        """Choose the group read this cycle; returns (is there one, is it the last)."""
         per_tile = self.cfg.groups_per_tile
         active = Signal()
         position = Signal(16)
@@ -143,17 +159,43 @@ class NeuronUnit(wiring.Component):
             m.d.sync += [active.eq(1), position.eq(0)]
         with m.Elif(last):
             m.d.sync += active.eq(0)
+        base = Signal(16)
         m.d.comb += [
-            self.r_group.eq(self.job.base_group + relative), self.g_group.eq(relative),
+            base.eq(self.job.base_group + relative),
+            self.r_group.eq(Mux(self.job.source == Source.RESIDUAL, relative, base)), self.g_group.eq(relative),
             self.p_address.eq(self.job.params + relative),
         ]
-        return issue, relative, last
+        self._base = base
+        return issue, last
 
-    def _build_read(self, m, issue, relative, last):
-        """First stage: sources and parameters into registers, parts of Q|K|V told apart."""
-        job, cfg = self.job, self.cfg
-        control = data.StructLayout({"valid": 1, "last": 1, "group": 16, "part": 2, "part_group": 10})
-        first = Signal(control)
+    def _build_mode(self, m):
+        """What the pass does, registered; returns (mode, are membranes written).
+
+        The registers hold a cycle longer than `job`: the leak comes after `done`.
+        """
+        job = self.job
+        mode, writes = Signal(mode_layout()), Signal()
+        spiking = Cat(job.sink == sink for sink in SPIKING).any()
+        m.d.sync += [
+            mode.spiking.eq(spiking), mode.set.eq(job.sink == Sink.SET), mode.whole.eq(job.sink == Sink.LOGITS),
+            mode.add.eq(job.sink == Sink.ADD_SPIKES),
+            writes.eq(spiking & (job.neuron != Neuron.NI_LIF)),
+            mode.remember.eq(spiking & (job.neuron != Neuron.NI_LIF) & ~job.first),
+            mode.ternary.eq(job.neuron == Neuron.T_LIF), mode.hard.eq(job.neuron == Neuron.LIF_HARD),
+            mode.subtract.eq(job.neuron == Neuron.LIF_SUBTRACT), mode.half.eq(job.neuron == Neuron.I_LIF),
+            mode.leak.eq(job.leak), mode.embed_shift.eq(job.embed_shift),
+        ]
+        return mode, writes
+
+    def _build_control(self, m, issue, last, writes):
+        """What goes along with a group, parts of Q|K|V told apart; returns (stages, largest level in stage 2).
+
+        Stage n is n cycles after the group was read.
+        """
+        job = self.job
+        control = data.StructLayout({"valid": 1, "last": 1, "write": 1, "group": 16, "home": 16, "address": 16,
+                                     "part": 2, "part_group": 10})
+        stages = [None] + [Signal(control, name=f"stage{n}") for n in range(1, 6)]
         part, counted = Signal(2), Signal(10)
         with m.If(self.start):
             m.d.sync += [part.eq(0), counted.eq(0)]
@@ -161,84 +203,64 @@ class NeuronUnit(wiring.Component):
             m.d.sync += counted.eq(counted + 1)
             with m.If(counted + 1 == job.attn_groups):
                 m.d.sync += [counted.eq(0), part.eq(part + 1)]
-        m.d.sync += [first.valid.eq(issue), first.last.eq(last), first.group.eq(job.base_group + relative),
-                     first.part.eq(part), first.part_group.eq(counted)]
-
-        self._value = [Signal(signed(cfg.acc_width), name=f"value{i}") for i in range(cfg.lanes)]
-        self._old = [Signal(signed(RESIDUAL_WIDTH), name=f"old{i}") for i in range(cfg.lanes)]
-        for i in range(cfg.lanes):
-            old = self.residual.word_select(i, RESIDUAL_WIDTH).as_signed()
-            gathered = self.gathered.word_select(i, cfg.gather_width)
-            total = self.sums.word_select(i, cfg.acc_width).as_signed()
-            m.d.sync += self._old[i].eq(old)
-            with m.Switch(job.source):
-                with m.Case(Source.SUMS):
-                    m.d.sync += self._value[i].eq(total)
-                with m.Case(Source.RESIDUAL):
-                    m.d.sync += self._value[i].eq(old)
-                with m.Default():
-                    m.d.sync += self._value[i].eq(gathered)
-        return first
-
-    def _build_compute(self, m, first):
-        cfg, job = self.cfg, self.job
-        second, third = Signal.like(first), Signal.like(first)
-        m.d.sync += [second.eq(first), third.eq(second)]
-        level = Signal(4)
-        m.d.sync += level.eq(Mux((job.target == Target.QKV) & (first.part < 2), 1, job.level))
-        spiking = (job.target == Target.SPIKES) | (job.target == Target.QKV)
-        levels, clipped_flags, fired_flags = [], [], []
-        for i in range(cfg.lanes):
-            record = data.View(parameter_layout(), self.records.word_select(i, 64))
-            spikes = self._build_levels(m, i, record, level)
-            wide, clipped = self._build_words(m, i, record)
-            result = Signal(signed(cfg.acc_width), name=f"result{i}")
-            m.d.sync += result.eq(Mux(spiking, spikes, wide))
-            m.d.comb += self.o.values.word_select(i, cfg.acc_width).eq(result)
-            saturated = Signal(name=f"saturated{i}")
-            m.d.sync += saturated.eq(clipped)
-            levels.append(Mux(spiking, result[:cfg.level_bits], 0))
-            fired_flags.append(spiking & result[:cfg.level_bits].any())
-            clipped_flags.append(saturated & ((job.target == Target.RESIDUAL) | (job.target == Target.SET)))
-        m.d.comb += [
-            self.o_valid.eq(third.valid), self.done.eq(third.last), self.o.target.eq(job.target), self.o.dst.eq(job.dst),
-            self.o.group.eq(third.group), self.o.part.eq(third.part), self.o.part_group.eq(third.part_group),
+        m.d.sync += [
+            stages[1].valid.eq(issue), stages[1].last.eq(last), stages[1].write.eq(issue & writes),
+            stages[1].group.eq(self._base), stages[1].home.eq(self.r_group), stages[1].address.eq(self.p_address),
+            stages[1].part.eq(part), stages[1].part_group.eq(counted),
         ]
-        with m.If(third.valid):
-            m.d.comb += [self.n_spikes.eq(adder_tree(levels)), self.n_fired.eq(adder_tree(fired_flags)),
-                         self.n_saturated.eq(adder_tree(clipped_flags))]
+        for before, after in zip(stages[1:], stages[2:], strict=False):
+            m.d.sync += after.eq(before)
+        level = Signal(4)
+        m.d.sync += level.eq(Mux((job.sink == Sink.QKV) & (stages[1].part < 2), 1, job.level))
+        return stages, level
 
-    def _build_levels(self, m, i, record, level):
-        """NI-LIF: how many of the thresholds base, base + step, ... the sum reaches (stage two: difference; three: count)."""
+    def _build_read(self, m):
+        """Stage 1: the integers of the group read a cycle ago."""
         cfg = self.cfg
-        wide = cfg.acc_width + THRESHOLD_FRACTION + 2
-        difference = Signal(signed(wide), name=f"difference{i}")
-        scaled = Cat(Const(0, THRESHOLD_FRACTION), self._value[i]).as_signed()
-        m.d.sync += difference.eq(scaled - record.base.as_signed())
-        step = Signal(24, name=f"step{i}")
-        triple = Signal(26, name=f"triple{i}")
-        m.d.sync += [step.eq(record.step), triple.eq(record.step + (record.step << 1))]
-        multiples = [Const(0, 1), step, step << 1, triple, step << 2, step + (step << 2), triple << 1, (step << 3) - step]
-        reached = [(difference >= multiple) & (level > d) for d, multiple in enumerate(multiples[:cfg.level_max])]
-        return adder_tree(reached)
+        values = []
+        for i in range(cfg.lanes):
+            read, value = Signal(signed(cfg.acc_width), name=f"read{i}"), Signal(signed(cfg.acc_width), name=f"value{i}")
+            total = self.sums.word_select(i, cfg.acc_width).as_signed()
+            gathered = self.gathered.word_select(i, cfg.gather_width).as_signed()
+            old = self.residual.word_select(i, RESIDUAL_WIDTH).as_signed()
+            m.d.sync += read.eq(Mux(self.job.source == Source.SUMS, total, gathered))
+            m.d.comb += value.eq(Mux(self.job.source == Source.RESIDUAL, old, read))
+            values.append(value)
+        return values
 
-    def _build_words(self, m, i, record):
-        """Residual: (acc + bias + half) >> shift, added and clipped once. LOGITS: acc + bias. SET: acc << embed_shift."""
+    def _build_lanes(self, m, mode, level, values):
+        lanes = []
+        for i, value in enumerate(values):
+            m.submodules[f"lane{i}"] = lane = NeuronLane(cfg=self.cfg)
+            m.d.comb += [
+                lane.mode.eq(mode), lane.level.eq(level), lane.value.eq(value),
+                lane.old.eq(self.residual.word_select(i, RESIDUAL_WIDTH)),
+                lane.membrane.eq(self.membranes.word_select(i, MEMBRANE_WIDTH)),
+                lane.record.eq(self.records.word_select(i, 64)),
+            ]
+            lanes.append(lane)
+        return lanes
+
+    def _build_output(self, m, mode, stages, lanes):
         cfg, job = self.cfg, self.job
-        wide = max(cfg.acc_width, 32) + 2
-        half = (Const(1, 1) << record.shift)[1:32]
-        summed = Signal(signed(wide), name=f"summed{i}")
-        shift = Signal(5, name=f"shift{i}")
-        old = Signal(signed(RESIDUAL_WIDTH), name=f"kept{i}")
-        with m.Switch(job.target):
-            with m.Case(Target.SET):
-                m.d.sync += [summed.eq(self._value[i] << job.embed_shift), shift.eq(0), old.eq(0)]
-            with m.Case(Target.LOGITS):
-                m.d.sync += [summed.eq(self._value[i] + record.base.as_signed()), shift.eq(0), old.eq(0)]
-            with m.Default():
-                m.d.sync += [summed.eq(self._value[i] + record.base.as_signed() + half), shift.eq(record.shift),
-                             old.eq(self._old[i])]
-        moved = (summed >> shift) + old
-        clipped = (moved > RESIDUAL_MAX) | (moved < RESIDUAL_MIN)
-        bounded = Mux(moved > RESIDUAL_MAX, RESIDUAL_MAX, Mux(moved < RESIDUAL_MIN, RESIDUAL_MIN, moved))
-        return Mux(job.target == Target.LOGITS, moved, bounded), clipped
+        made = Signal.like(stages[3])
+        m.d.comb += [
+            made.eq(Mux(mode.add, stages[4], stages[3])),
+            self.o_valid.eq(made.valid), self.done.eq(made.last), self.o.sink.eq(job.sink), self.o.dst.eq(job.dst),
+            self.o.to_spikes.eq(Cat(job.sink == sink for sink in BUFFERED).any()),
+            self.o.to_residual.eq(Cat(job.sink == sink for sink in RESIDENT).any()),
+            self.o.group.eq(made.group), self.o.home.eq(made.home), self.o.part.eq(made.part),
+            self.o.part_group.eq(made.part_group),
+            self.o.levels.eq(Cat(lane.o_spike[:cfg.level_bits] for lane in lanes)),
+            self.o.words.eq(Cat(lane.o_word for lane in lanes)),
+            self.o.values.eq(Cat(lane.o_result for lane in lanes)),
+            self.m_en.eq(stages[5].write), self.m_address.eq(stages[5].address),
+            self.m_values.eq(Cat(lane.o_membrane for lane in lanes)),
+        ]
+        with m.If(stages[3].valid):
+            m.d.comb += [
+                self.n_spikes.eq(adder_tree([Mux(lane.o_spike[-1], 1, lane.o_spike[:cfg.level_bits]) for lane in lanes])),
+                self.n_fired.eq(adder_tree([lane.o_spike.any() for lane in lanes])),
+            ]
+        with m.If(made.valid):
+            m.d.comb += self.n_saturated.eq(adder_tree([lane.o_clipped for lane in lanes]))

@@ -16,10 +16,10 @@ terms_layout = data.StructLayout({"zero": 1, "shift": 2, "once": 1, "twice": 1, 
 
 
 def level_terms(level: int) -> dict:
-    """The two terms of a level 0..8."""
-    shift = {0: 0, 1: 0, 2: 1, 3: 1, 4: 2, 5: 2, 6: 2, 7: 3, 8: 3}[level]
-    return {"zero": int(level == 0), "shift": shift, "once": int(level in (3, 5)), "twice": int(level == 6),
-            "minus": int(level == 7)}
+    """The two terms of a level -1..8."""
+    shift = {-1: 0, 0: 0, 1: 0, 2: 1, 3: 1, 4: 2, 5: 2, 6: 2, 7: 3, 8: 3}[level]
+    return {"zero": int(level <= 0), "shift": shift, "once": int(level in (3, 5)), "twice": int(level == 6),
+            "minus": int(level in (-1, 7))}
 
 
 class ProcessingElement(wiring.Component):

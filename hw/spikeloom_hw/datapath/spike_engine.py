@@ -8,6 +8,7 @@ from amaranth.utils import ceil_log2
 from spikeloom.arch.config import MAX_TILES, AcceleratorConfig, bits_for
 
 from ..layouts import TILE_WIDTH, WEIGHT_WIDTH, drain_layout, weights_layout
+from ..levels import is_minus
 from ..lib.arith import adder_tree
 from ..lib.stream import Queue
 from .pe import SLOT_WIDTH, ProcessingElement, level_terms, terms_layout
@@ -27,7 +28,7 @@ class SpikeEngine(wiring.Component):
     Members
     -------
     i : In(stream.Signature(weights_layout(cfg)))
-        Events with their weights, and markers. A level above `level_max` counts as 0.
+        Events with their weights, and markers. A level of all ones is -1; another one above `level_max` counts as 0.
     o_drain : Out(stream.Signature(drain_layout()))
         Complete tiles.
     r_bank : In(1)
@@ -41,7 +42,7 @@ class SpikeEngine(wiring.Component):
     event : Out(1)
         An event was taken (one cycle later).
     event_level : Out
-        With `event`: sum of its levels over the grid rows, otherwise 0.
+        With `event`: sum of its levels over the grid rows, -1 counting as 1; otherwise 0.
     busy : Out(1)
         Something is inside: an event on its way to the sums, or a drain request not yet taken.
 
@@ -94,15 +95,15 @@ class SpikeEngine(wiring.Component):
         m.d.comb += taken.eq(self.i.valid & self.i.ready & ~self.i.payload.marker)
         m.d.sync += [
             self.event.eq(taken),
-            self.event_level.eq(Mux(taken, adder_tree(levels), 0)),
+            self.event_level.eq(Mux(taken, adder_tree([Mux(is_minus(level), 1, level) for level in levels]), 0)),
         ]
         with m.If(taken):
             for column, weight in enumerate(self.weights):
                 m.d.sync += weight.eq(self.i.payload.weights[column * WEIGHT_WIDTH:(column + 1) * WEIGHT_WIDTH])
             for level, terms in zip(levels, self.terms, strict=True):
                 with m.Switch(level):
-                    for value in range(1, cfg.level_max + 1):
-                        with m.Case(value):
+                    for value in (-1, *range(1, cfg.level_max + 1)):
+                        with m.Case(value & ((1 << cfg.level_bits) - 1)):
                             m.d.sync += terms.eq(terms_layout.const(level_terms(value)))
                     with m.Default():
                         m.d.sync += terms.eq(terms_layout.const(level_terms(0)))

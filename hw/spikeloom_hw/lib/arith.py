@@ -40,6 +40,18 @@ def _add(a: tuple, b: tuple) -> tuple:
     return _narrow(a[0] + b[0], low, high), low, high
 
 
+def carry_save(m, a, b, c) -> tuple[Signal, Signal]:
+    """Three values as two of the same sum, without a carry chain: (sum bits, carries).
+
+    Adds its signals to module `m`. All are of the width of `a`, signed; the lowest carry is 0 and free for the caller.
+    """
+    width = len(a)
+    a, b, c = (Value.cast(value)[:width] for value in (a, b, c))
+    saved, carried = Signal(signed(width)), Signal(signed(width))
+    m.d.comb += [saved.eq(a ^ b ^ c), carried.eq(Cat(Const(0, 1), (a & b) | (a & c) | (b & c)))]
+    return saved, carried
+
+
 def popcount(value) -> Value:
     """Number of ones, in the smallest width that holds it."""
     return adder_tree(list(Value.cast(value)))

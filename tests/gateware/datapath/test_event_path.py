@@ -20,7 +20,7 @@ from spikeloom_hw.datapath.pe import ProcessingElement
 from spikeloom_hw.datapath.spike_engine import SpikeEngine
 from spikeloom_hw.lib.stream import Checker
 from spikeloom_hw.storage.row_source import RowSource
-from spikeloom_hw.storage.spike_buffer import SpikeBuffer
+from spikeloom_hw.storage.spike_buffers import SpikeBuffers
 from spikeloom_sim.pysim import simulate
 
 TINY = preset("tiny")
@@ -32,7 +32,7 @@ class EventPath(wiring.Component):
 
     def __init__(self, *, cfg):
         self.cfg = cfg
-        self.buffer, self.scheduler = SpikeBuffer(cfg=cfg), RowScheduler(cfg=cfg)
+        self.buffer, self.scheduler = SpikeBuffers(cfg=cfg), RowScheduler(cfg=cfg)
         self.source, self.engine = RowSource(cfg=cfg), SpikeEngine(cfg=cfg)
         super().__init__({
             "o_request": Out(stream.Signature(request_layout(cfg.address_width))),
@@ -182,9 +182,9 @@ def test_sums_equal_levels_times_weights(bits, streamed, rows, stall):
     simulate(dut, bench, background=[bus(dut, cfg, bytes(offset) + packed, bits, stall)])
 
 
-@pytest.mark.parametrize("component", [SpikeBuffer, RowScheduler, RowSource, ProcessingElement, SpikeEngine, EventPath])
+@pytest.mark.parametrize("component", [SpikeBuffers, RowScheduler, RowSource, ProcessingElement, SpikeEngine, EventPath])
 @pytest.mark.parametrize("rows", [1, 2])
 def test_netlist_holds_no_multiplier(component, rows):
     text = rtlil.convert(component(cfg=replace(TINY, rows=rows)), name="dut", emit_src=False)
-    assert "cell $add" in text or component is SpikeBuffer
+    assert "cell $add" in text or component is SpikeBuffers
     assert not [cell for cell in FORBIDDEN if f"cell {cell} " in text]

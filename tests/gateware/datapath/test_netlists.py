@@ -1,4 +1,4 @@
-"""Netlists of attention and sampling: nothing that multiplies, divides or raises, and nothing that warns."""
+"""Netlists of neurons, attention, sampling and control: nothing that multiplies, divides or raises, and nothing that warns."""
 
 import re
 import warnings
@@ -7,11 +7,17 @@ import pytest
 from amaranth.back import rtlil
 
 from spikeloom.arch.presets import preset
+from spikeloom_hw.control.command_check import CommandCheck
+from spikeloom_hw.control.dumper import Dumper
 from spikeloom_hw.datapath.attention_unit import AttentionUnit
+from spikeloom_hw.datapath.neuron_unit import NeuronUnit
 from spikeloom_hw.datapath.pick_unit import PickUnit
+from spikeloom_hw.storage.membrane_memory import MembraneMemory
+from spikeloom_hw.storage.residual_store import ResidualStore
+from spikeloom_hw.storage.spike_buffers import SpikeBuffers
 
 
-@pytest.mark.parametrize("unit", [AttentionUnit, PickUnit])
+@pytest.mark.parametrize("unit", [AttentionUnit, PickUnit, NeuronUnit, CommandCheck, Dumper, MembraneMemory, ResidualStore, SpikeBuffers])
 @pytest.mark.parametrize("name", ["tiny", "sim"])
 def test_has_no_multiplier(unit, name):
     with warnings.catch_warnings():

@@ -8,12 +8,12 @@ from spikeloom_sim.pysim import simulate
 
 
 def test_terms_make_the_level():
-    for level in range(9):
+    for level in range(-1, 9):
         t = level_terms(level)
         assert (0 if t["zero"] else 1 << t["shift"]) + t["once"] + 2 * t["twice"] - t["minus"] == level
 
 
-@pytest.mark.parametrize("level", range(9))
+@pytest.mark.parametrize("level", range(-1, 9))
 def test_adds_level_times_weight(level):
     dut = ProcessingElement(cfg=preset("tiny"))
     weights = [-128, -127, -1, 0, 1, 2, 85, 127]

@@ -16,9 +16,10 @@ TINY = preset("tiny")
 
 
 def random_event(rng, cfg, bank, tiles):
+    ones = (1 << cfg.level_bits) - 1
     return {"weights": int.from_bytes(bytes(rng.choice([0x80, 0x7F, 0, rng.getrandbits(8)]) for _ in range(cfg.cols)), "little"),
             "tile": rng.randrange(tiles), "bank": bank, "marker": 0, "last": 0,
-            "level": sum(rng.randint(0, cfg.level_max) << (row * cfg.level_bits) for row in range(cfg.rows))}
+            "level": sum((rng.randint(-1, cfg.level_max) & ones) << (row * cfg.level_bits) for row in range(cfg.rows))}
 
 
 def markers(tiles, bank):
@@ -26,7 +27,10 @@ def markers(tiles, bank):
 
 
 def levels_of(event, cfg):
-    return np.array([event["level"] >> (row * cfg.level_bits) & ((1 << cfg.level_bits) - 1) for row in range(cfg.rows)])
+    """Levels of the grid rows; all ones is -1."""
+    ones = (1 << cfg.level_bits) - 1
+    codes = [event["level"] >> (row * cfg.level_bits) & ones for row in range(cfg.rows)]
+    return np.array([-1 if code == ones else code for code in codes])
 
 
 def add(sums, event, cfg):
@@ -66,7 +70,7 @@ def test_commands_on_alternating_banks(rows, seed, in_stall, out_stall):
     for index in range(6):
         tiles = rng.choice([1, 3, MAX_TILES])
         commands.append((index & 1, tiles, [random_event(rng, cfg, index & 1, tiles) for _ in range(rng.choice([0, 5, 60]))]))
-    events, level = sum(len(c[2]) for c in commands), sum(levels_of(e, cfg).sum() for c in commands for e in c[2])
+    events, level = sum(len(c[2]) for c in commands), sum(np.abs(levels_of(e, cfg)).sum() for c in commands for e in c[2])
     counted = {"events": 0, "levels": 0}
 
     async def count(ctx):

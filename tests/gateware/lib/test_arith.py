@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from amaranth.hdl import Cat, Module, Signal, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Signal, signed, unsigned
 from amaranth.sim import Simulator
 
 from spikeloom_hw.lib import arith
@@ -34,6 +34,18 @@ def evaluate(build, shapes, cases, m=None):
 def draw(rng, shape):
     value = rng.choice([0, (1 << shape.width) - 1, 1 << (shape.width - 1), rng.getrandbits(shape.width)])
     return value - (1 << shape.width) if shape.signed and value >> (shape.width - 1) else value
+
+
+def test_carry_save():
+    rng = random.Random(5)
+    cases, m = [[draw(rng, signed(12)) for _ in range(3)] for _ in range(300)], Module()
+
+    def build(a, b, c):
+        saved, carried = arith.carry_save(m, a, b, c)
+        return (saved + Cat(Const(1, 1), carried[1:]).as_signed())[:12].as_signed()
+
+    _, results = evaluate(build, [signed(12)] * 3, cases, m)
+    assert results == [(sum(case) + 1 + 2048) % 4096 - 2048 for case in cases]
 
 
 @pytest.mark.parametrize("shapes, width", [

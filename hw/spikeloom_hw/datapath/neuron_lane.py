@@ -1,0 +1,224 @@
+"""One channel of the neuron unit: thresholds, membrane, residual."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from spikeloom.arch.config import LEAK_OFF, MEMBRANE_WIDTH, RESIDUAL_WIDTH, THRESHOLD_FRACTION, AcceleratorConfig
+from spikeloom.arch.numerics import RESIDUAL_MAX, RESIDUAL_MIN
+
+from ..lib.arith import carry_save
+from ..storage.parameter_table import parameter_layout
+
+#: Largest shift of a value that is set or of a spike that is added.
+MAX_EMBED_SHIFT = THRESHOLD_FRACTION
+
+
+def mode_layout() -> data.StructLayout:
+    """What a pass does with its values, told apart once for all lanes."""
+    return data.StructLayout({
+        "spiking": 1,      # value 2^F + membrane - base, against multiples of step
+        "set": 1,          # value << embed_shift, clipped
+        "whole": 1,        # value + base as it is; otherwise shifted, added to the residual and clipped
+        "add": 1,          # the result is the residual plus the spike, one cycle later
+        "remember": 1,     # the membrane counts; otherwise it is zero
+        "ternary": 1, "hard": 1, "subtract": 1, "half": 1,  # T_LIF, LIF_HARD, LIF_SUBTRACT, I_LIF
+        "leak": 4, "embed_shift": 4,
+    })
+
+
+class NeuronLane(wiring.Component):
+    """Makes a spike and a membrane, a residual word, or a logit of one integer.
+
+    One adder makes the sum, with the threshold taken away or the bias added. A second one makes what is left of it after
+    four steps (or tells whether the negative threshold is reached), so that three comparisons count up to eight levels.
+
+    Parameters
+    ----------
+    cfg : AcceleratorConfig
+
+    Members
+    -------
+    mode : In(mode_layout())
+        Static while values of a pass are inside.
+    level : In(4)
+        Largest level, a cycle after its value.
+    value : In(signed(acc_width))
+    old : In(signed(16))
+        Residual word.
+    membrane : In(signed(32))
+    record : In(parameter_layout())
+        All of the same cycle.
+    o_result : Out(signed(acc_width))
+        What the pass makes: spike, residual word or logit; two cycles after the value, with `add` three.
+    o_spike : Out(signed(level_bits + 1))
+        The spike, two cycles after the value; 0 where the pass makes none.
+    o_word : Out(16)
+        Word for the residual store, beside `o_result`.
+    o_clipped : Out(1)
+        `o_result` was clipped.
+    o_membrane : Out(32)
+        The membrane after, four cycles after the value.
+
+    Latency
+    -------
+    As above; a value per cycle.
+
+    Reference
+    ---------
+    `arch.numerics.neuron_step`, `residual_add`, `add_spikes`.
+    """
+
+    #: Cycles from a value to its membrane.
+    membrane_latency = 4
+
+    def __init__(self, *, cfg: AcceleratorConfig):
+        self.cfg = cfg
+        #: Three terms of 32 bits and a few steps.
+        self.width = max(cfg.acc_width + THRESHOLD_FRACTION, MEMBRANE_WIDTH) + 2
+        super().__init__({
+            "mode": In(mode_layout()), "level": In(4), "value": In(signed(cfg.acc_width)), "old": In(signed(RESIDUAL_WIDTH)),
+            "membrane": In(signed(MEMBRANE_WIDTH)), "record": In(parameter_layout()),
+            "o_result": Out(signed(cfg.acc_width)), "o_spike": Out(signed(cfg.level_bits + 1)), "o_word": Out(RESIDUAL_WIDTH),
+            "o_clipped": Out(1), "o_membrane": Out(MEMBRANE_WIDTH),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        self._build_sum(m)
+        rest, spike, quotient = self._build_spike(m)
+        word, clipped = self._build_word(m)
+        self._build_result(m, spike, word, clipped)
+        self._build_membrane(m, rest, quotient)
+        return m
+
+    def _build_sum(self, m):
+        """First cycle: `total`, the sum above the first threshold, and `aside`, four steps below (ternary: two steps above)."""
+        mode, record = self.mode, self.record
+        scaled, kept, base = (Signal(signed(self.width), name=name) for name in ("scaled", "kept", "base"))
+        m.d.comb += [
+            scaled.eq(Mux(mode.spiking | mode.set, self.value << THRESHOLD_FRACTION, self.value)),
+            kept.eq(Mux(mode.remember, self.membrane, 0)),
+            # One less than minus the base: the carries make up for it.
+            base.eq(Mux(mode.set, 0, Mux(mode.spiking, ~record.base.as_signed(), record.base.as_signed()))),
+        ]
+        saved, carried = carry_save(m, scaled, kept, base)
+        further = Signal(signed(self.width))
+        m.d.comb += further.eq(Mux(mode.ternary, record.step << 1, ~Cat(Const(0, 2), record.step, Const(0, 1)).as_signed()))
+        saved_aside, carried_aside = carry_save(m, saved, Cat(~mode.ternary, carried[1:]), further)
+
+        self.total, self.aside = Signal(signed(self.width)), Signal(signed(self.width))
+        self.step, self.triple = Signal(24), Signal(26)
+        self.shift, self.old_1 = Signal(5), Signal(signed(RESIDUAL_WIDTH))
+        m.d.sync += [
+            self.total.eq(saved + Cat(mode.spiking, carried[1:]).as_signed()),
+            self.aside.eq(saved_aside + Cat(~mode.ternary, carried_aside[1:]).as_signed()),
+            self.step.eq(record.step), self.triple.eq(record.step + (record.step << 1)),
+            self.shift.eq(Mux(mode.set, MAX_EMBED_SHIFT - mode.embed_shift, record.shift)),
+            self.old_1.eq(Mux(mode.set, 0, self.old)),
+        ]
+
+    def _build_spike(self, m):
+        """Second cycle: how many of the thresholds 0, step, 2 step, ... `total` reaches; (rest, spike, quotient), registered.
+
+        The quotient is how many steps the rest still holds of the spike: the spike, less four where the rest is `aside`.
+        """
+        upper, negative, beyond = Signal(), Signal(), Signal()
+        rest = Signal(signed(self.width))
+        m.d.comb += [
+            upper.eq((self.level > 4) & ~self.aside[-1]),
+            rest.eq(Mux(upper, self.aside, self.total)),
+            negative.eq(rest[-1]),
+            beyond.eq(rest[26:-1].any()),
+        ]
+        reached = Signal(4)
+        m.d.comb += reached.eq(Cat(~self.total[-1], *(~negative & (beyond | (rest[:26] >= multiple))
+                                                      for multiple in (self.step, self.step << 1, self.triple))))
+        # Reached thresholds are the lowest ones: a thermometer.
+        count, levels = Signal(3), Signal(4)
+        m.d.comb += [
+            count.eq(Cat((reached[0] & ~reached[1]) | (reached[2] & ~reached[3]), reached[1] & ~reached[3], reached[3])),
+            levels.eq(count + (upper << 2)),
+        ]
+        bounded, minus, spike = Signal(4), Signal(), Signal.like(self.o_spike)
+        m.d.comb += [
+            bounded.eq(Mux(levels > self.level, self.level, levels)),
+            minus.eq(self.mode.ternary & self.aside[-1]),
+            spike.eq(Mux(self.mode.spiking, Cat(bounded, Const(0, 1)).as_signed() - minus, 0)),
+        ]
+        rest_1, quotient = Signal(MEMBRANE_WIDTH), Signal(3)
+        m.d.sync += [rest_1.eq(rest), self.o_spike.eq(spike), quotient.eq(Cat(bounded[:2], bounded[2] ^ upper))]
+        return rest_1, spike, quotient
+
+    def _build_word(self, m):
+        """Second cycle: the shifted sum, rounded half up, added to the residual; (word, was it clipped)."""
+        # The bit below the lowest one rounds.
+        moved = Signal(signed(self.width + 1))
+        m.d.comb += moved.eq(Cat(Const(0, 1), self.total).as_signed() >> self.shift)
+        # A sum this far out stays out whatever is added.
+        near = RESIDUAL_WIDTH + 1
+        far = Signal()
+        m.d.comb += far.eq(moved[near:].any() & ~moved[near:].all())
+        added = Signal(signed(near + 1))
+        m.d.comb += added.eq(moved[1:near + 1].as_signed() + self.old_1 + moved[0])
+        return self._clip(m, added, far, moved[-1])
+
+    def _clip(self, m, value, far, sign):
+        """A signed value, or with `far` anything of that sign, clipped to the residual's range; (word, was it clipped)."""
+        word, clipped, below = Signal(signed(RESIDUAL_WIDTH)), Signal(), Signal()
+        top = value[RESIDUAL_WIDTH - 1:]
+        m.d.comb += [
+            clipped.eq(far | (top.any() & ~top.all())),
+            below.eq(Mux(far, sign, value[-1])),
+            word.eq(Mux(clipped, Mux(below, RESIDUAL_MIN, RESIDUAL_MAX), value)),
+        ]
+        return word, clipped
+
+    def _build_result(self, m, spike, word, clipped):
+        """The result register, and (third cycle) the spike as a residual word or added to one."""
+        mode = self.mode
+        pushed, old_2, pushed_sum = (Signal(signed(width)) for width in (RESIDUAL_WIDTH, RESIDUAL_WIDTH, RESIDUAL_WIDTH + 1))
+        m.d.comb += [pushed.eq(self.o_spike << mode.embed_shift), pushed_sum.eq(old_2 + pushed)]
+        m.d.sync += old_2.eq(self.old_1)
+        sum_word, sum_clipped = self._clip(m, pushed_sum, Const(0, 1), Const(0, 1))
+        with m.If(mode.add):
+            m.d.sync += [self.o_result.eq(sum_word), self.o_clipped.eq(sum_clipped)]
+        with m.Elif(mode.spiking):
+            m.d.sync += [self.o_result.eq(spike), self.o_clipped.eq(0)]
+        with m.Elif(mode.whole):
+            m.d.sync += [self.o_result.eq(self.total), self.o_clipped.eq(0)]
+        with m.Else():
+            m.d.sync += [self.o_result.eq(word), self.o_clipped.eq(clipped)]
+        m.d.comb += self.o_word.eq(Mux(mode.spiking & ~mode.add, pushed, self.o_result))
+
+    def _build_membrane(self, m, rest, quotient):
+        """Third cycle: potential after the reset; fourth: leak; fifth: their difference."""
+        mode, spike = self.mode, self.o_spike
+        step, triple = Signal.like(self.step), Signal.like(self.triple)
+        m.d.sync += [step.eq(self.step), triple.eq(self.triple)]
+        # u - spike step, in steps above the rest: u lies one step above the first threshold (I_LIF: half a step).
+        lift, taken = Signal(25), Signal(26)
+        silent = Signal()
+        m.d.comb += silent.eq(spike == 0)
+        with m.If(mode.half):
+            m.d.comb += lift.eq(step >> 1)
+            with m.Switch(quotient):
+                for steps, multiple in enumerate((0, step, step << 1, triple, step << 2)):
+                    with m.Case(steps):
+                        m.d.comb += taken.eq(multiple)
+        with m.Elif(spike[-1]):
+            m.d.comb += lift.eq(step << 1)
+        with m.Elif(silent | mode.subtract):
+            m.d.comb += lift.eq(step)
+        adjust = Signal(signed(28))
+        m.d.comb += adjust.eq(lift - taken)
+
+        potential, drop = Signal(signed(MEMBRANE_WIDTH)), Signal(24)
+        m.d.sync += [potential.eq(rest + adjust), drop.eq(Mux(mode.subtract & ~silent, step, 0))]
+        with m.If(mode.hard & ~silent):
+            m.d.sync += potential.eq(0)
+        held, leak = Signal(MEMBRANE_WIDTH), Signal(MEMBRANE_WIDTH)
+        m.d.sync += [held.eq(potential - drop), leak.eq(potential >> mode.leak)]
+        with m.If(mode.leak == LEAK_OFF):
+            m.d.sync += leak.eq(0)
+        m.d.comb += self.o_membrane.eq(held - leak)
