@@ -1,4 +1,4 @@
-"""Runs the 24 random networks on the Verilated machines and the integer model, as `results/random_models.json`.
+"""Runs the random networks, of every system, on the Verilated machines and the integer model, as `results/random_models.json`.
 
     python -m spikeloom_sim.random_report
 """
@@ -15,11 +15,13 @@ from rich.progress import track
 from spikeloom.driver.device import Device
 
 from .machine import open_machine
-from .random_cases import Case, Counting, cases
+from .random_cases import Case, Counting, cases, system_cases
 from .transport import Stalls
 from .versions import versions
 
 EVIDENCE = "[sim]"
+#: Fields of a network that make it one system or another.
+_OPTIONS = ("neuron", "steps", "leak", "attention", "bidirectional", "residual", "spike_shift", "embedding", "head", "classes")
 #: What is summed over the cases.
 TOTALS = ("compared", "mismatches", "tokens", "ties", "rows_without_winner", "rows_short", "saturations", "cycles")
 
@@ -35,9 +37,11 @@ def run(case: Case) -> dict:
         counters = device.counters()
     counts, m = reference.counts, config
     return {
-        "case": str(case), "seed": case.seed, "machine": case.machine.name, "fingerprint": f"{case.machine.fingerprint:#010x}",
+        "case": str(case), "system": case.system, "seed": case.seed, "machine": case.machine.name,
+        "fingerprint": f"{case.machine.fingerprint:#010x}",
         "shape": {"layers": m.layers, "width": m.width, "heads": m.heads, "hidden": m.hidden, "vocabulary": m.vocabulary,
                   "context": m.context, "top_k": m.top_k, "weight_bits": m.weight_bits, "overlap": m.overlap,
+                  **{name: getattr(m, name) for name in _OPTIONS},
                   "levels": [m.level_in, m.level_v, m.level_attn, m.level_mid, m.level_hidden, m.level_final]},
         "run": {"streamed": sorted(case.streamed) if isinstance(case.streamed, frozenset) else case.streamed, "dense": case.dense,
                 "temperature": case.temperature, "top_k": case.top_k, "stall": case.stall},
@@ -51,16 +55,20 @@ def run(case: Case) -> dict:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m spikeloom_sim.random_report", description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=24)
+    parser.add_argument("--cases", type=int, default=24, help="networks as they are released, many shapes")
+    parser.add_argument("--each", type=int, default=2, help="networks of every system")
     parser.add_argument("--out", type=Path, default=Path("results/random_models.json"))
     options = parser.parse_args(arguments)
     console = Console(stderr=True)
-    found = [run(case) for case in track(cases(options.cases), "random networks", console=console, transient=True)]
+    everything = cases(options.cases) + system_cases(options.each)
+    found = [run(case) for case in track(everything, "random networks", console=console, transient=True)]
     totals = Counter()
     for case in found:
         totals.update({name: case[name] for name in TOTALS})
+    systems = Counter(case["system"] for case in found)
     command = " ".join(["python -m spikeloom_sim.random_report", *(sys.argv[1:] if arguments is None else arguments)])
     result = {"evidence": EVIDENCE, "command": command, "versions": versions(), "seed_of_the_set": 2026, "cases": len(found),
+              "networks_of_each_system": dict(systems),
               "totals": {name: totals[name] for name in TOTALS}, "each": found}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
