@@ -13,6 +13,7 @@ position has always, are added by what follows: low sum_i W_ij, to the base of n
 """
 
 import argparse
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from spikeloom.arch.config import THRESHOLD_FRACTION, require
 from .. import store
 from ..export import STEP_MAX
 from ..quantize import scale_of, to_integers
+from ..tokenizer import MASK
+from . import pairs
 from .linears import LinearNeurons, ResidualWriter
 from .neurons import LEVELED, NeuronLayer
 from .transformer import SpikingTransformer
@@ -192,7 +195,10 @@ def to_stored(model: SpikingTransformer, tokenizer_json: str | None = None) -> s
     for index, block in enumerate(model.blocks):
         made.layer(f"layer{index}.", block)
     made.stream("final", model.sn_final)
-    return store.StoredModel(config, made.arrays, made.head(), tokenizer_json)
+    added = json.loads(tokenizer_json)["added_tokens"] if tokenizer_json else []
+    masks = [token["id"] for token in added if token["content"] == MASK and config.bidirectional and not config.classes]
+    names = pairs.CLASSES if config.classes == len(pairs.CLASSES) else ()
+    return store.StoredModel(config, made.arrays, made.head(), tokenizer_json, next(iter(masks), None), names)
 
 
 def export_run(run: Path, out: Path) -> None:
