@@ -13,4 +13,4 @@ pytestmark = [pytest.mark.rtl, pytest.mark.slow]
 
 
 def test_top(seed, tmp_path):
-    assert run_bench(Top(preset("tiny")), "spikeloom_tiny", "spikeloom_sim.benches.top_bench", work=tmp_path, seed=seed) == 10
+    assert run_bench(Top(preset("tiny")), "spikeloom_tiny", "spikeloom_sim.benches.top_bench", work=tmp_path, seed=seed) == 14

@@ -4,6 +4,7 @@ Everything the driver needs is a `Transport`; this one turns its blocking calls 
 """
 
 import random
+from dataclasses import replace
 
 import cocotb
 import numpy as np
@@ -15,15 +16,17 @@ from spikeloom.arch.presets import preset
 from spikeloom.compiler import compile_model
 from spikeloom.driver import errors
 from spikeloom.driver.device import Device
-from spikeloom.driver.verify import verify
+from spikeloom.driver.verify import verify, verify_encoding
 from spikeloom.model.integer_model import IntegerModel
-from spikeloom.model.random_model import random_model
+from spikeloom.model.random_model import TINY, random_model
 
 from .buses import Buses
 
 CFG = preset("tiny")
 MEMORY_BYTES = 1 << 20
 PAGE_BYTES = 4096
+#: Ternary neurons over two time steps, attention both ways.
+ENCODER = replace(TINY, bidirectional=True, context=8, layers=1, neuron="t_lif", steps=2, leak=2)
 
 
 class CocotbBuffer:
@@ -94,9 +97,9 @@ class CocotbTransport(Buses):
         """Nothing to give back."""
 
 
-def network(seed: int, streamed):
+def network(seed: int, streamed, config=TINY):
     """A random network, its image and its integer model."""
-    config, tensors = random_model(seed)
+    config, tensors = random_model(seed, config)
     return compile_model(config, tensors, CFG, logit_scale=50.0, streamed=streamed), IntegerModel(config, tensors)
 
 
@@ -118,6 +121,26 @@ async def writes_what_the_model_writes(dut, idle, backpressure, streamed):
     report = await host()
     assert report.mismatches == 0, f"seed {seed}: {report.first}"
     assert len(report.tokens) == 3 and report.compared > 3 * 14
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+@cocotb.parametrize(waits=[0.0, 0.4], streamed=["none", "all"])
+async def reads_what_the_model_reads(dut, waits, streamed):
+    """Tokens and checksums of every sweep over a text, whoever waits."""
+    seed = random.Random(f"{cocotb.RANDOM_SEED} {waits} {streamed}").randrange(8)
+    image, model = network(seed, streamed, ENCODER)
+    transport = CocotbTransport(dut, waits, waits)
+    await transport.start()
+
+    @bridge
+    def host():
+        device = Device(transport, CFG, deadline_s=600)
+        device.load(image)
+        return verify_encoding(device, model, [1, 7, 2])
+
+    report = await host()
+    assert report.mismatches == 0, f"seed {seed}: {report.first}"
+    assert len(report.tokens) == 3 and report.compared > 3 * 2 * 10
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
