@@ -16,7 +16,9 @@ from .fetch import Fetch
 class Sequencer(wiring.Component):
     """Dispatches commands to the units and loops them over tokens.
 
-    Touches no weights, spikes or sums. One command runs at a time; each unit answers a start pulse with a done pulse.
+    GENERATE and SCORE run the token section once per token; ENCODE runs each of its sweeps (up to a SWEEP) once per
+    position before the next one, from position 0, and forgets the context at its end. Touches no weights, spikes or
+    sums. One command runs at a time; each unit answers a start pulse with a done pulse.
 
     Parameters
     ----------
@@ -37,9 +39,13 @@ class Sequencer(wiring.Component):
         A unit or the bus reports an error.
     command, command_index : Out
         The command being run.
+    slot : Out(8)
+        Slot of the residual store that the command works on; with `command`.
     token, position, target : Out(16)
         The token being processed, its position, and (scoring) the token that follows it.
-    go : Out(8)
+    last_position : Out(16)
+        Of the text: ENCODE: its last one; else `position`.
+    go : Out(len(Opcode))
         Start pulse, one bit per opcode.
     unit_done : In(1)
         The unit of the running command is done.
@@ -54,11 +60,12 @@ class Sequencer(wiring.Component):
     busy, finished, state, reason, error_code, error_command, error_position, error_address : Out
         For the status registers; `finished` is a pulse.
     token_done, command_done : Out(1)
-        For the counters.
+        For the counters. ENCODE counts a token at its first SWEEP.
 
     Latency
     -------
-    Two cycles from one command's done to the next one's start when the fetch is ahead.
+    Two cycles from one command's done to the next one's start when the fetch is ahead. A token takes eight cycles beside
+    its commands (`arch.cycles.TOKEN_OVERHEAD`), and so does each pass of a sweep.
     """
 
     def __init__(self, *, cfg: AcceleratorConfig):
@@ -72,8 +79,8 @@ class Sequencer(wiring.Component):
             "program_address": Out(16), "program_word": In(COMMAND_BITS),
             "prompt_address": Out(16), "prompt_token": In(16),
             "fault": In(1), "fault_code": In(4), "fault_address": In(32),
-            "command": Out(COMMAND_BITS), "command_index": Out(12),
-            "token": Out(16), "position": Out(16), "target": Out(16),
+            "command": Out(COMMAND_BITS), "command_index": Out(12), "slot": Out(8),
+            "token": Out(16), "position": Out(16), "target": Out(16), "last_position": Out(16),
             "go": Out(len(Opcode)), "unit_done": In(1), "first_logits": Out(1),
             "picked": In(16), "picked_logit": In(logit), "best_id": In(16), "best_logit": In(logit), "target_logit": In(logit),
             "o_token": Out(stream.Signature(8 * RING_RECORD.size)), "o_trace": Out(stream.Signature(8 * TRACE_RECORD.size)),
@@ -86,9 +93,11 @@ class Sequencer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.fetch = fetch = Fetch(cfg=self.cfg)
+        self._encoding = Signal()
         m.d.comb += [
+            self._encoding.eq(self.run_mode == Mode.ENCODE),
             self.program_address.eq(fetch.address), fetch.i_data.eq(self.program_word),
-            fetch.context.eq(self.context), fetch.image_bytes.eq(self.image_bytes),
+            fetch.context.eq(self.context), fetch.image_bytes.eq(self.image_bytes), fetch.encode.eq(self._encoding),
         ]
         self._index, self._wanted, self._stop, self._failed = Signal(16), Signal(), Signal(), Signal()
         self._elapsed = Signal(32)
@@ -127,11 +136,13 @@ class Sequencer(wiring.Component):
 
     def _build_token_loop(self, m, fetch):
         command = fields_of(fetch.command)
-        scoring, booting = self.run_mode == Mode.SCORE, self.run_mode == Mode.BOOT
+        scoring, booting, encoding = self.run_mode == Mode.SCORE, self.run_mode == Mode.BOOT, self._encoding
         last_of_prompt = self._index + 1 >= self.n_prompt
         opcode = Signal(4)
         m.d.comb += opcode.eq(self.command[:4])
         generated = Signal(16)
+        entry, first_sweep = Signal(16), Signal()
+        m.d.sync += self.last_position.eq(Mux(encoding, self.n_prompt - 1, self.position))
         with m.If(self.stop):
             m.d.sync += self._stop.eq(1)
         with m.If(self.clear_context & ~self.busy):
@@ -140,17 +151,21 @@ class Sequencer(wiring.Component):
 
         def finish(reason):
             m.d.sync += [self.reason.eq(reason), self._elapsed.eq(0)]
+            with m.If(encoding):
+                m.d.sync += self.position.eq(0)
             m.next = "FLUSH"
 
         with m.FSM(name="sequencer") as fsm:
             with m.State("IDLE"):
                 with m.If(self.start):
                     m.d.sync += [self.reason.eq(Reason.NONE), self._index.eq(0), generated.eq(0), self._stop.eq(0),
-                                 self._elapsed.eq(0)]
+                                 self._elapsed.eq(0), entry.eq(self.token_entry), first_sweep.eq(1)]
                     m.d.comb += [fetch.redirect.eq(1), fetch.target.eq(self.boot_entry)]
                     m.next = "DISPATCH"
                     with m.If(~booting):
                         m.next = "NEXT"
+                    with m.If(encoding):
+                        m.d.sync += self.position.eq(0)
             with m.State("NEXT"):
                 m.d.sync += self._elapsed.eq(0)
                 m.next = "READ"
@@ -158,9 +173,11 @@ class Sequencer(wiring.Component):
                     finish(Reason.STOPPED)
                 with m.Elif(scoring & (self._index >= self.n_prompt)):
                     finish(Reason.SCORED)
+                with m.Elif(encoding & (self.n_prompt == 0)):
+                    finish(Reason.ENCODED)
                 with m.Elif(~scoring & (self._index >= self.n_prompt) & (generated >= self.n_new)):
                     finish(Reason.COUNT)
-                with m.Elif(self.position >= self.context):
+                with m.Elif(Mux(encoding, self.n_prompt > self.context, self.position >= self.context)):
                     finish(Reason.CONTEXT_FULL)
             with m.State("READ"):
                 m.d.comb += self.prompt_address.eq(self._index + 1)
@@ -168,8 +185,8 @@ class Sequencer(wiring.Component):
                 m.next = "CHECK"
             with m.State("CHECK"):
                 m.d.sync += [self.target.eq(self.prompt_token),
-                             self._wanted.eq(Mux(scoring, ~last_of_prompt, last_of_prompt & (self.n_new != 0)))]
-                m.d.comb += [fetch.redirect.eq(1), fetch.target.eq(self.token_entry), self.first_logits.eq(1)]
+                             self._wanted.eq(Mux(scoring, ~last_of_prompt, encoding | last_of_prompt & (self.n_new != 0)))]
+                m.d.comb += [fetch.redirect.eq(1), fetch.target.eq(entry), self.first_logits.eq(1)]
                 m.next = "DISPATCH"
                 with m.If((self.token >= self.vocabulary) | (self.vocabulary > self.cfg.max_vocabulary)
                           | (self.context > self.cfg.max_context)):
@@ -180,12 +197,19 @@ class Sequencer(wiring.Component):
                     m.d.comb += [self._own_fault.eq(1), self._own_code.eq(fetch.code), self._own_address.eq(fetch.index)]
                 with m.Elif(fetch.valid):
                     m.d.comb += fetch.take.eq(1)
-                    m.d.sync += [self.command.eq(fetch.command), self.command_index.eq(fetch.index), self._elapsed.eq(0)]
+                    m.d.sync += [
+                        self.command.eq(fetch.command), self.command_index.eq(fetch.index), self._elapsed.eq(0),
+                        self.slot.eq(command.stream + Mux(encoding, self.position, 0)),
+                    ]
                     m.next = "START"
                     with m.If(command.opcode == Opcode.HALT):
                         m.next = "TOKEN_END"
                         with m.If(booting):
                             finish(Reason.BOOTED)
+                        with m.Elif(encoding):
+                            finish(Reason.ENCODED)
+                    with m.Elif(command.opcode == Opcode.SWEEP):
+                        m.next = "SWEEP"
                     with m.Elif(command.head & ~self._wanted):
                         m.next = "DISPATCH"
             with m.State("START"):
@@ -213,6 +237,12 @@ class Sequencer(wiring.Component):
                     m.d.sync += generated.eq(generated + 1)
                     with m.If((self.picked == self.end_token) & ~self.ignore_end):
                         finish(Reason.END_TOKEN)
+            with m.State("SWEEP"):
+                m.d.comb += self.token_done.eq(first_sweep)
+                m.d.sync += [self.position.eq(self.position + 1), self._index.eq(self._index + 1)]
+                with m.If(last_of_prompt):
+                    m.d.sync += [self.position.eq(0), self._index.eq(0), entry.eq(self.command_index + 1), first_sweep.eq(0)]
+                m.next = "NEXT"
             with m.State("FLUSH"):
                 with m.If(self.flushed & ~self.o_token.valid & ~self.o_trace.valid & ~self._trace_wait):
                     m.d.comb += self.finished.eq(1)

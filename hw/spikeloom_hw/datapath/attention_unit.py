@@ -1,15 +1,18 @@
-"""Winner-take-all attention: query and cached keys in, gathered values out."""
+"""Attention: query and cached keys in, gathered values out; winner-take-all, SFSA or SSA."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from spikeloom.arch.commands import Attention
 from spikeloom.arch.config import AcceleratorConfig, bits_for
 
+from ..levels import spoke_and_minus
 from ..lib.arith import popcount
 from ..storage.kv_cache import KvCache
 from .score_unit import ScoreUnit
+from .score_walk import ScoreWalk
 from .value_gather import ValueGather
 from .winner_tree import TopKList, WinnerTree
 
@@ -18,7 +21,8 @@ QUERY, KEY, VALUE = range(3)
 
 
 class AttentionUnit(wiring.Component):
-    """One query row of attention for all heads: scan the keys, pop K winners, gather their values.
+    """One query row of attention for all heads. WTA: scan the keys, pop K winners, gather their values; SFSA and SSA: walk
+    through the positions and gather as they pass.
 
     Queries, keys and values are written by groups of channels as they come out of the neuron unit; then `start` makes one
     row. The answer stays in `g_values` until the next `start`. It does not fire neurons and does not step through rows.
@@ -45,7 +49,7 @@ class AttentionUnit(wiring.Component):
     w_group : In(range(max_width // lanes))
         Group of `lanes` channels within that tensor.
     w_levels : In(lanes * level_bits)
-        Levels, channel 0 of the group lowest. Of queries and keys only whether they are above 0 is kept.
+        Levels, channel 0 of the group lowest. Of queries and keys only whether they are 0 or -1 is kept.
     w_position : In(16)
         Position of the token within its text.
     w_kv_base : In(24)
@@ -56,10 +60,12 @@ class AttentionUnit(wiring.Component):
         Groups of channels in use: heads beyond them find no winners. All where nothing drives it.
     a_kv_base : In(24)
         As `w_kv_base`, of the layer to attend to.
+    attention : In(2)
+        `arch.commands.Attention`.
     head_level : In(3)
         Head width = segment << head_level.
     top_k : In(4)
-        Winners per head, 0..k_max.
+        Winners per head, 0..k_max; only read by WTA, as are the next one and the shifts.
     overlap : In(1)
         Winners need a raw score above 0.
     bidirectional : In(1)
@@ -67,7 +73,7 @@ class AttentionUnit(wiring.Component):
     gather_shifts : In(24)
         Left shift of the winner of rank r: 3 bits each, rank 0 lowest.
     recency : In(segments * 4)
-        Recency shift per head, head 0 lowest; 15: none.
+        Per head, head 0 lowest. WTA: recency shift, 15: none; SFSA: threshold; SSA: not read.
     position : In(16)
         Position of the query.
     last_position : In(16)
@@ -79,21 +85,22 @@ class AttentionUnit(wiring.Component):
     ready_for_fire : Out(1)
         `g_values` are complete: from `done` until `start`.
     winners_strobe : Out(1)
-        `winners` counts; once per rank.
+        `winners` counts; once per rank, or per position.
     winners : Out(range(segments + 1))
-        Winners found in this rank over all heads.
+        Heads that found a winner in this rank, or that add the value of this position.
     g_group : In(range(max_width // lanes))
         Group of channels to look at.
     g_values : Out(lanes * gather_width)
-        Gathered values in the same cycle, channel 0 of the group lowest; unsigned.
+        Gathered values in the same cycle, channel 0 of the group lowest; signed.
 
     Latency
     -------
-    ``position // score_banks + 1 + top_k + overhead`` cycles from `start` to `done` (see `row_latency`).
+    From `start` to `done` (see `row_latency`), `last` being the last position that competes: WTA takes
+    ``last // score_banks + 1 + top_k + overhead`` cycles, SFSA and SSA take ``last + 1 + overhead``.
 
     Reference
     ---------
-    `arch.numerics.raw_scores`, `biased_scores`, `winners` and `gather`.
+    `arch.numerics.raw_scores`, `biased_scores`, `winners`, `gather`, `sfsa_gather` and `ssa_gather`.
     """
 
     #: Cycles of a row beside its scan and its winners.
@@ -116,6 +123,7 @@ class AttentionUnit(wiring.Component):
             "start": In(1),
             "groups": In(14, init=self.groups_in_all),
             "a_kv_base": In(24),
+            "attention": In(2),
             "head_level": In(3),
             "top_k": In(4),
             "overlap": In(1),
@@ -133,31 +141,35 @@ class AttentionUnit(wiring.Component):
             "g_values": Out(cfg.lanes * cfg.gather_width),
         })
 
-    def row_latency(self, *, last_position: int, top_k: int) -> int:
+    def row_latency(self, *, last_position: int, top_k: int = 0, attention: Attention = Attention.WTA) -> int:
         """Cycles from `start` to `done` of a row whose last competing position is `last_position`."""
+        if attention != Attention.WTA:
+            return last_position + 1 + self.overhead
         return last_position // self.cfg.score_banks + 1 + top_k + self.overhead
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.cache = cache = KvCache(cfg=self.cfg)
-        m.submodules.score_unit = score = ScoreUnit(cfg=self.cfg)
-        m.submodules.winner_tree = tree = WinnerTree(cfg=self.cfg)
-        m.submodules.value_gather = gather = ValueGather(cfg=self.cfg)
+        m.submodules.cache = self._cache = KvCache(cfg=self.cfg)
+        m.submodules.score_unit = self._score = ScoreUnit(cfg=self.cfg)
+        m.submodules.winner_tree = self._tree = WinnerTree(cfg=self.cfg)
+        m.submodules.score_walk = self._walk = ScoreWalk(cfg=self.cfg)
+        m.submodules.value_gather = self._gather = ValueGather(cfg=self.cfg)
 
-        self._build_writes(m, cache, score)
-        self._build_fields(m, score, gather)
-        issue, row, pop = self._build_control(m, tree)
-        self._build_scan(m, cache, score, tree, issue, row)
-        self._build_gather(m, cache, tree, gather)
-        m.d.comb += tree.pop.eq(pop)
+        self._build_writes(m)
+        self._build_fields(m)
+        self._build_control(m)
+        self._build_scores(m)
+        self._build_gather(m)
         return m
 
-    def _build_writes(self, m, cache, score):
+    def _build_writes(self, m):
+        cache, score = self._cache, self._score
+        spoke, minus = spoke_and_minus(self.w_levels, self.cfg.level_bits)
         m.d.comb += [
             score.q_en.eq(self.w_en & (self.w_kind == QUERY)),
             score.q_group.eq(self.w_group),
-            score.q_bits.eq(Cat(self.w_levels[at:at + self.cfg.level_bits].any()
-                                for at in range(0, len(self.w_levels), self.cfg.level_bits))),
+            score.q_spoke.eq(spoke),
+            score.q_minus.eq(minus),
             cache.w_en_k.eq(self.w_en & (self.w_kind == KEY)),
             cache.w_en_v.eq(self.w_en & (self.w_kind == VALUE)),
             cache.w_position.eq(self.w_kv_base + self.w_position),
@@ -165,21 +177,25 @@ class AttentionUnit(wiring.Component):
             cache.w_levels.eq(self.w_levels),
         ]
 
-    def _build_fields(self, m, score, gather):
+    def _build_fields(self, m):
         """Registers of what a row is, taken with `start`."""
-        cfg = self.cfg
+        cfg, score, walk, gather = self.cfg, self._score, self._walk, self._gather
         head_level, overlap = Signal(3), Signal()
-        position, last = Signal(self.position_width), Signal(self.position_width)
-        recency, live = Signal(cfg.segments * 4), Signal(cfg.segments)
-        base = Signal(gather.position_width)
+        position, live, heads = Signal(self.position_width), Signal(cfg.segments), Signal(cfg.segments * 4)
+        competes = Signal()
+        self._last, self._base = Signal(self.position_width), Signal(gather.position_width)
+        self._start_last = Mux(self.bidirectional, self.last_position, self.position)[:self.position_width]
+        m.d.comb += competes.eq(self.attention == Attention.WTA)
         with m.If(self.start):
             m.d.sync += [
                 head_level.eq(self.head_level),
                 overlap.eq(self.overlap),
                 position.eq(self.position),
-                last.eq(Mux(self.bidirectional, self.last_position, self.position)),
-                recency.eq(self.recency),
-                base.eq(self.a_kv_base),
+                self._last.eq(self._start_last),
+                heads.eq(self.recency),
+                self._base.eq(self.a_kv_base),
+                walk.fire.eq(self.attention == Attention.SFSA),
+                gather.weighted.eq(self.attention == Attention.SSA),
             ]
             with m.Switch(self.head_level):
                 for level in range(cfg.head_levels):
@@ -190,52 +206,66 @@ class AttentionUnit(wiring.Component):
             score.head_level.eq(head_level),
             score.overlap.eq(overlap),
             score.query_position.eq(position),
-            score.last_position.eq(last),
-            score.recency.eq(recency),
+            score.last_position.eq(self._last),
+            score.recency.eq(heads),
             score.live.eq(live),
+            walk.thresholds.eq(heads),
+            walk.live.eq(live),
             gather.head_level.eq(head_level),
-            gather.base.eq(base),
-            gather.gather_shifts.eq(self.gather_shifts),
+            gather.base.eq(self._base),
+            gather.gather_shifts.eq(Mux(competes, self.gather_shifts, 0)),
             gather.clear.eq(self.start),
         ]
-        self._last, self._base = last, base
 
-    def _build_control(self, m, tree):
-        """WAIT, SCAN the rows, DRAIN the score pipeline, SELECT the ranks, GATHER the last of them."""
-        width = self.position_width - self.bank_bits
-        issue, pop, finished = Signal(), Signal(), Signal()
-        row, next_row = Signal(width), Signal(width)
+    def _build_control(self, m):
+        """WAIT, SCAN the rows, DRAIN the score pipeline, SELECT the ranks, GATHER the last of them.
+
+        A walk is a scan that stays in each row for as many cycles as it has positions, and has no ranks.
+        """
+        cfg = self.cfg
+        scan, issue, pop, last = Signal(), Signal(), Signal(), Signal()
+        place, next_place = Signal(self.position_width), Signal(self.position_width)
+        goal, walks = Signal(self.position_width), Signal()
+        walking, finished = Signal(), Signal()
         ranks = Signal(4)
-        last_row = Signal()
-        start_last = Mux(self.bidirectional, self.last_position, self.position)[self.bank_bits:self.position_width]
         drain = Signal(KvCache.latency + ScoreUnit.latency)
         tail = Signal(WinnerTree.latency + ValueGather.latency - 1)
-
-        m.d.comb += [tree.clear.eq(self.start), self.ready_for_fire.eq(finished)]
+        steps = Signal(KvCache.latency + ScoreUnit.raw_latency)
+        row, within = place[self.bank_bits:], place[:self.bank_bits]
+        m.d.comb += [
+            goal.eq(Mux(self.busy, self._last, self._start_last)),
+            walks.eq(Mux(self.busy, walking, self.attention != Attention.WTA)),
+            issue.eq(scan & (within == 0)),
+            last.eq((row == goal[self.bank_bits:]) & (~walks | (within == goal[:self.bank_bits]))),
+            self._tree.clear.eq(self.start),
+            self._tree.pop.eq(pop),
+            self._walk.i_valid.eq(steps[-1]),
+            self.ready_for_fire.eq(finished),
+        ]
         m.d.sync += [
             self.done.eq(0),
-            drain.eq(Cat(issue & last_row, drain)),
+            drain.eq(Cat(scan & last, drain)),
             tail.eq(tail << 1),
+            steps.eq(Cat(scan & walks, steps)),
         ]
         with m.If(self.start):
-            m.d.sync += [ranks.eq(self.top_k), finished.eq(0)]
-        with m.Elif(pop):
-            m.d.sync += ranks.eq(ranks - 1)
-        with m.If(issue):
-            m.d.sync += next_row.eq(row + 1)
+            m.d.sync += [walking.eq(walks), ranks.eq(Mux(walks, 0, self.top_k)), finished.eq(0), self._walk.i_position.eq(0)]
+        with m.Else():
+            m.d.sync += [ranks.eq(ranks - pop), self._walk.i_position.eq(self._walk.i_position + self._walk.i_valid)]
+        with m.If(scan):
+            m.d.sync += next_place.eq(place + Mux(walks, 1, cfg.score_banks))
 
         with m.FSM():
             with m.State("WAIT"):
-                m.d.comb += [issue.eq(self.start), last_row.eq(start_last == 0)]
+                m.d.comb += scan.eq(self.start)
                 with m.If(self.start):
                     m.d.sync += self.busy.eq(1)
-                    with m.If(last_row):
+                    m.next = "SCAN"
+                    with m.If(last):
                         m.next = "DRAIN"
-                    with m.Else():
-                        m.next = "SCAN"
             with m.State("SCAN"):
-                m.d.comb += [issue.eq(1), row.eq(next_row), last_row.eq(row == self._last[self.bank_bits:])]
-                with m.If(last_row):
+                m.d.comb += [scan.eq(1), place.eq(next_place)]
+                with m.If(last):
                     m.next = "DRAIN"
             with m.State("DRAIN"):
                 with m.If(drain[-1]):
@@ -252,34 +282,39 @@ class AttentionUnit(wiring.Component):
                 with m.If(tail[-1]):
                     m.d.sync += [self.done.eq(1), self.busy.eq(0), finished.eq(1)]
                     m.next = "WAIT"
-        return issue, row, pop
+        self._issue, self._row, self._walking = issue, row, walking
 
-    def _build_scan(self, m, cache, score, tree, issue, row):
-        """Read a row of keys per cycle; the first in the cycle of `start`."""
+    def _build_scores(self, m):
+        """Read a row of keys per cycle of a scan; the first in the cycle of `start`."""
+        cache, score, tree, walk = self._cache, self._score, self._tree, self._walk
         base = Mux(self.busy, self._base, self.a_kv_base)[self.bank_bits:]
-        valid = Signal()
-        row_1 = Signal(len(row))
-        m.d.sync += [valid.eq(issue), row_1.eq(row)]
+        m.d.sync += [score.i_valid.eq(self._issue), score.i_row.eq(self._row)]
         m.d.comb += [
-            cache.k_en.eq(issue),
-            cache.k_row.eq(base + row),
-            score.i_valid.eq(valid),
-            score.i_row.eq(row_1),
-            score.i_words.eq(cache.k_words),
+            cache.k_en.eq(self._issue),
+            cache.k_row.eq(base + self._row),
+            score.i_spoke.eq(cache.k_spoke),
+            score.i_minus.eq(cache.k_minus),
             tree.i_valid.eq(score.o_valid),
             tree.i_row.eq(score.o_row),
             tree.i_keys.eq(score.o_keys),
+            walk.i_raw.eq(score.o_raw),
         ]
 
-    def _build_gather(self, m, cache, tree, gather):
+    def _build_gather(self, m):
+        cache, tree, walk, gather = self._cache, self._tree, self._walk, self._gather
+        for hit, winner, passed in zip(gather.i_hits, tree.o_winners, walk.o_passes):
+            m.d.comb += [
+                hit.position.eq(Mux(self._walking, walk.o_position, winner.position)),
+                hit.found.eq(Mux(self._walking, passed.found, winner.found)),
+                hit.score.eq(passed.score),
+            ]
         m.d.comb += [
-            gather.i_valid.eq(tree.o_valid),
-            gather.i_winners.eq(tree.o_winners),
+            gather.i_valid.eq(tree.o_valid | walk.o_valid),
             cache.v_en.eq(gather.v_en),
             cache.v_position.eq(gather.v_position),
             gather.v_words.eq(cache.v_words),
             gather.g_group.eq(self.g_group),
             self.g_values.eq(gather.g_values),
-            self.winners_strobe.eq(tree.o_valid),
-            self.winners.eq(popcount(Cat(winner.found for winner in tree.o_winners))),
+            self.winners_strobe.eq(gather.i_valid),
+            self.winners.eq(popcount(Cat(hit.found for hit in gather.i_hits))),
         ]

@@ -1,30 +1,30 @@
-"""Attention scores: AND and popcount of the query with a row of cached keys, for all heads at once."""
+"""Attention scores: agreeing less disagreeing channels of the query and a row of cached keys, for all heads at once."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from spikeloom.arch.config import AcceleratorConfig, bits_for
+from spikeloom.arch.config import RECENCY_OFF, AcceleratorConfig, bits_for
 
 from ..lib.arith import popcount
 
 
-def biased_width(cfg: AcceleratorConfig) -> int:
-    """Bits of a biased score, signed: raw score - (distance >> recency)."""
-    return max(cfg.score_width, bits_for(cfg.max_context - 1)) + 1
+def key_width(cfg: AcceleratorConfig) -> int:
+    """Bits of a key, which competes as an unsigned number: 0 does not compete, others are key_zero + biased score."""
+    return bits_for(key_zero(cfg) + cfg.max_width)
 
 
-def key_layout(cfg: AcceleratorConfig) -> data.StructLayout:
-    """What competes: `valid`, then the biased `score` with its sign bit inverted, so that larger is better unsigned."""
-    return data.StructLayout({"score": biased_width(cfg), "valid": 1})
+def key_zero(cfg: AcceleratorConfig) -> int:
+    """Key of a biased score of 0: that of the lowest score, -max_width - (max_context - 1), is 1."""
+    return cfg.max_width + cfg.max_context
 
 
 class ScoreUnit(wiring.Component):
     """Scores `score_banks` positions per cycle against the query register and adds the recency bias.
 
     Head slot h takes the segments from ``h << head_level``, ``1 << head_level`` of them. It holds no addresses and keeps
-    no winners; slots that are not `live` come out as not valid.
+    no winners; the keys of slots that are not `live` do not compete.
 
     Parameters
     ----------
@@ -34,11 +34,11 @@ class ScoreUnit(wiring.Component):
     Members
     -------
     q_en : In(1)
-        Write `lanes` bits of the query register.
+        Write `lanes` channels of the query register.
     q_group : In(range(max_width // lanes))
         Group of channels written.
-    q_bits : In(lanes)
-        Query bits, channel 0 of the group lowest.
+    q_spoke, q_minus : In(lanes)
+        Channels that are not 0, and that are -1, channel 0 of the group lowest.
     head_level : In(3)
         Head width = segment << head_level. Static while a row is under way, as all below but the row itself.
     overlap : In(1)
@@ -55,31 +55,34 @@ class ScoreUnit(wiring.Component):
         A row of keys is present.
     i_row : In(range(max_context // score_banks))
         Its positions are i_row * score_banks and following.
-    i_words : In(score_banks * max_width)
-        Its keys, bank 0 lowest.
+    i_spoke, i_minus : In(score_banks * max_width)
+        Channels of its keys that are not 0, and that are -1, bank 0 lowest.
+    o_raw : Out(ArrayLayout(ArrayLayout(signed(score_width), score_banks), segments))
+        Raw score per slot and bank, two cycles after the row; they stay as long as the row does.
     o_valid : Out(1)
         `o_keys` are present.
     o_row : Out(range(max_context // score_banks))
         Their row.
-    o_keys : Out(ArrayLayout(ArrayLayout(key_layout(cfg), score_banks), segments))
+    o_keys : Out(ArrayLayout(ArrayLayout(key_width(cfg), score_banks), segments))
         Key per slot and bank.
 
     Latency
     -------
-    Three cycles; one row per cycle.
+    Two cycles to the raw scores, three to the keys; one row per cycle.
 
     Reference
     ---------
     `arch.numerics.raw_scores`, `arch.numerics.biased_scores`.
     """
 
-    #: Cycles from a row of keys to its scores.
+    #: Cycles from a row to its raw scores, and to its keys.
+    raw_latency = 2
     latency = 3
 
     def __init__(self, *, cfg: AcceleratorConfig):
-        if not cfg.score_banks < cfg.max_context <= 1 << 15:
-            raise ValueError(f"max_context {cfg.max_context} must exceed score_banks {cfg.score_banks} and be at most 32768, "
-                             "where a recency shift of 15 is none.")
+        if not cfg.score_banks < cfg.max_context <= 1 << RECENCY_OFF:
+            raise ValueError(f"max_context {cfg.max_context} must exceed score_banks {cfg.score_banks} and be at most "
+                             f"{1 << RECENCY_OFF}, where a recency shift of {RECENCY_OFF} is none.")
         self.cfg = cfg
         self.position_width = exact_log2(cfg.max_context)
         self.row_width = exact_log2(cfg.max_context // cfg.score_banks)
@@ -87,7 +90,8 @@ class ScoreUnit(wiring.Component):
         super().__init__({
             "q_en": In(1),
             "q_group": In(bits_for(self.groups - 1)),
-            "q_bits": In(cfg.lanes),
+            "q_spoke": In(cfg.lanes),
+            "q_minus": In(cfg.lanes),
             "head_level": In(3),
             "overlap": In(1),
             "query_position": In(self.position_width),
@@ -96,15 +100,17 @@ class ScoreUnit(wiring.Component):
             "live": In(cfg.segments),
             "i_valid": In(1),
             "i_row": In(self.row_width),
-            "i_words": In(cfg.score_banks * cfg.max_width),
+            "i_spoke": In(cfg.score_banks * cfg.max_width),
+            "i_minus": In(cfg.score_banks * cfg.max_width),
+            "o_raw": Out(data.ArrayLayout(data.ArrayLayout(signed(cfg.score_width), cfg.score_banks), cfg.segments)),
             "o_valid": Out(1),
             "o_row": Out(self.row_width),
-            "o_keys": Out(data.ArrayLayout(data.ArrayLayout(key_layout(cfg), cfg.score_banks), cfg.segments)),
+            "o_keys": Out(data.ArrayLayout(data.ArrayLayout(key_width(cfg), cfg.score_banks), cfg.segments)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        query = self._build_query(m)
+        spoke, minus = self._build_query(m)
         rows = [self.i_row]
         valids = [self.i_valid]
         for stage in range(1, self.latency + 1):
@@ -113,29 +119,36 @@ class ScoreUnit(wiring.Component):
             m.d.sync += [rows[-1].eq(rows[-2]), valids[-1].eq(valids[-2])]
         m.d.comb += [self.o_valid.eq(valids[-1]), self.o_row.eq(rows[-1])]
         for bank in range(self.cfg.score_banks):
-            counts = self._build_counts(m, query, bank)
+            counts = self._build_counts(m, spoke, minus, bank)
             eligible, distance = self._build_position(m, bank)
-            raw = self._build_heads(m, counts, bank)
-            self._build_bias(m, raw, eligible, distance, bank)
+            self._build_heads(m, counts, bank)
+            self._build_keys(m, eligible, distance, bank)
         return m
 
     def _build_query(self, m):
-        query = Signal(self.cfg.max_width)
+        spoke, minus = Signal(self.cfg.max_width), Signal(self.cfg.max_width)
         with m.If(self.q_en):
             for group in range(self.groups):
                 with m.If(self.q_group == group):
-                    m.d.sync += query[group * self.cfg.lanes:(group + 1) * self.cfg.lanes].eq(self.q_bits)
-        return query
+                    at = slice(group * self.cfg.lanes, (group + 1) * self.cfg.lanes)
+                    m.d.sync += [spoke[at].eq(self.q_spoke), minus[at].eq(self.q_minus)]
+        return spoke, minus
 
-    def _build_counts(self, m, query, bank):
-        """First stage: spikes that query and key share, per segment."""
+    def _build_counts(self, m, spoke, minus, bank):
+        """First stage: score of each segment, channels where both spoke less twice those where they differ."""
         cfg = self.cfg
+        at = slice(bank * cfg.max_width, (bank + 1) * cfg.max_width)
         both = Signal(cfg.max_width, name=f"both_{bank}")
-        m.d.comb += both.eq(query & self.i_words[bank * cfg.max_width:(bank + 1) * cfg.max_width])
+        differ = Signal(cfg.max_width, name=f"differ_{bank}")
+        m.d.comb += [both.eq(spoke & self.i_spoke[at]), differ.eq(both & (minus ^ self.i_minus[at]))]
         counts = []
         for segment in range(cfg.segments):
-            count = Signal(bits_for(cfg.segment), name=f"count_{bank}_{segment}")
-            m.d.sync += count.eq(popcount(both[segment * cfg.segment:(segment + 1) * cfg.segment]))
+            within = slice(segment * cfg.segment, (segment + 1) * cfg.segment)
+            count = Signal(range(-cfg.segment, cfg.segment + 1), name=f"count_{bank}_{segment}")
+            n_both = Signal(bits_for(cfg.segment), name=f"n_both_{bank}_{segment}")
+            n_differ = Signal(bits_for(cfg.segment), name=f"n_differ_{bank}_{segment}")
+            m.d.comb += [n_both.eq(popcount(both[within])), n_differ.eq(popcount(differ[within]))]
+            m.d.sync += count.eq(n_both - (n_differ << 1))
             counts.append(count)
         return counts
 
@@ -147,7 +160,7 @@ class ScoreUnit(wiring.Component):
         eligible_1 = Signal(name=f"eligible_1_{bank}")
         eligible = Signal(name=f"eligible_{bank}")
         m.d.comb += [
-            position.eq(Cat(Cat(bank >> bit & 1 for bit in range(exact_log2(self.cfg.score_banks))), self.i_row)),
+            position.eq(Cat(Const(bank, exact_log2(self.cfg.score_banks)), self.i_row)),
             difference.eq(self.query_position - position),
         ]
         m.d.sync += [
@@ -160,34 +173,26 @@ class ScoreUnit(wiring.Component):
     def _build_heads(self, m, counts, bank):
         """Second stage: sums of aligned segments, the level chosen at run time."""
         cfg = self.cfg
-        raw = [Signal(cfg.score_width, name=f"raw_{bank}_{slot}") for slot in range(cfg.segments)]
-        sums = list(counts)
-        levels = [sums]
+        levels = [list(counts)]
         for level in range(1, cfg.head_levels):
-            pairs = zip(sums[0::2], sums[1::2])
-            sums = []
-            for slot, (low, high) in enumerate(pairs):
-                total = Signal(bits_for(cfg.segment << level), name=f"sum_{bank}_{level}_{slot}")
-                m.d.comb += total.eq(low + high)
-                sums.append(total)
+            most = cfg.segment << level
+            sums = [Signal(range(-most, most + 1), name=f"sum_{bank}_{level}_{slot}") for slot in range(cfg.segments >> level)]
+            m.d.comb += [total.eq(low + high) for total, low, high in zip(sums, levels[-1][0::2], levels[-1][1::2])]
             levels.append(sums)
         with m.Switch(self.head_level):
             for level, sums in enumerate(levels):
                 with m.Case(level):
-                    m.d.sync += [register.eq(value) for register, value in zip(raw, sums)]
-        return raw
+                    m.d.sync += [self.o_raw[slot][bank].eq(total) for slot, total in enumerate(sums)]
 
-    def _build_bias(self, m, raw, eligible, distance, bank):
+    def _build_keys(self, m, eligible, distance, bank):
         """Second and third stage: subtract the recency penalty, and make keys."""
         cfg = self.cfg
         for slot in range(cfg.segments):
-            shift = self.recency[4 * slot:4 * slot + 4]
-            penalty = Signal(self.position_width, name=f"penalty_{bank}_{slot}")
-            key = self.o_keys[slot][bank]
-            biased = Signal(signed(biased_width(cfg)), name=f"biased_{bank}_{slot}")
-            m.d.comb += biased.eq(raw[slot] - penalty)
+            raw = self.o_raw[slot][bank]
+            offset = Signal(key_width(cfg), name=f"offset_{bank}_{slot}")
+            competes = Signal(name=f"competes_{bank}_{slot}")
+            m.d.comb += competes.eq(eligible & self.live[slot] & (~self.overlap | (raw > 0)))
             m.d.sync += [
-                penalty.eq(distance >> shift),
-                key.score.eq(Cat(biased[:-1], ~biased[-1])),
-                key.valid.eq(eligible & self.live[slot] & (~self.overlap | raw[slot].any())),
+                offset.eq(key_zero(cfg) - (distance >> self.recency[4 * slot:4 * slot + 4])),
+                self.o_keys[slot][bank].eq(Mux(competes, raw + offset, 0)),
             ]

@@ -1,23 +1,33 @@
-"""Value gather: adds the winners' values, shifted by rank, with one adder per channel."""
+"""Value gather: adds values, shifted by rank or times a score, with one adder per channel."""
 
-from amaranth.hdl import Cat, Module, Signal
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from spikeloom.arch.config import AcceleratorConfig, bits_for
 
-from .winner_tree import winner_layout
+from ..levels import is_minus
 
 #: Ranks that have a shift of their own, and bits of a shift.
 RANKS = 8
 SHIFT_WIDTH = 3
 
 
-class ValueGather(wiring.Component):
-    """Reads the values of each rank's winners and adds them into one accumulator per channel.
+def hit_layout(cfg: AcceleratorConfig) -> data.StructLayout:
+    """What a head adds: the value at `position` if it is `found`; the raw `score` only counts where values are weighted."""
+    return data.StructLayout({"position": exact_log2(cfg.max_context), "score": signed(cfg.score_width), "found": 1})
 
-    Every segment follows the winner of its head (slot = segment >> head_level). A winner that is not found adds nothing.
-    It owns the accumulators, not the values.
+
+class ValueGather(wiring.Component):
+    """Reads the values of each head's hits and adds them into one accumulator per channel.
+
+    Every segment follows the hits of its head (slot = segment >> head_level). A value is a level of either sign; the hit
+    of rank r adds it shifted by that rank's shift, or, where `weighted`, times the hit's score (values then are -1, 0 or
+    1). It owns the accumulators, not the values.
 
     Parameters
     ----------
@@ -27,17 +37,19 @@ class ValueGather(wiring.Component):
     Members
     -------
     clear : In(1)
-        Accumulators and rank to zero. Not while winners are under way.
+        Accumulators and rank to zero. Not while hits are under way.
     head_level : In(3)
-        Head width = segment << head_level. Static between two `clear`, as are the next two.
+        Head width = segment << head_level. Static between two `clear`, as are the next three.
+    weighted : In(1)
+        Scores count, shifts do not.
     base : In(range(kv_positions))
         First position of the layer in the cache.
     gather_shifts : In(24)
-        Left shift of the winner of rank r: 3 bits each, rank 0 lowest.
+        Left shift of the hit of rank r: 3 bits each, rank 0 lowest; 0 beyond the last.
     i_valid : In(1)
-        The winners of the next rank are present.
-    i_winners : In(ArrayLayout(winner_layout(cfg), segments))
-        Winner per slot.
+        The hits of the next rank are present.
+    i_hits : In(ArrayLayout(hit_layout(cfg), segments))
+        Hit per slot.
     v_en : Out(1)
         Read values.
     v_position : Out(segments * bits of a position)
@@ -47,18 +59,18 @@ class ValueGather(wiring.Component):
     g_group : In(range(max_width // lanes))
         Group of channels to look at.
     g_values : Out(lanes * gather_width)
-        Its accumulators, in the same cycle, channel 0 of the group lowest; unsigned.
+        Its accumulators, in the same cycle, channel 0 of the group lowest; signed.
 
     Latency
     -------
-    Two cycles from winners to accumulators; one rank per cycle.
+    Two cycles from hits to accumulators; one rank per cycle.
 
     Reference
     ---------
-    `arch.numerics.gather`.
+    `arch.numerics.gather`, `sfsa_gather`, `ssa_gather`.
     """
 
-    #: Cycles from winners to accumulators.
+    #: Cycles from hits to accumulators.
     latency = 2
 
     def __init__(self, *, cfg: AcceleratorConfig):
@@ -68,10 +80,11 @@ class ValueGather(wiring.Component):
         super().__init__({
             "clear": In(1),
             "head_level": In(3),
+            "weighted": In(1),
             "base": In(self.position_width),
             "gather_shifts": In(RANKS * SHIFT_WIDTH),
             "i_valid": In(1),
-            "i_winners": In(data.ArrayLayout(winner_layout(cfg), cfg.segments)),
+            "i_hits": In(data.ArrayLayout(hit_layout(cfg), cfg.segments)),
             "v_en": Out(1),
             "v_position": Out(cfg.segments * self.position_width),
             "v_words": In(cfg.max_width * cfg.level_bits),
@@ -81,25 +94,27 @@ class ValueGather(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        found = self._build_addresses(m)
-        add, shift = self._build_ranks(m)
-        sums = self._build_sums(m, add, shift, found)
+        found, scores = self._build_addresses(m)
+        shift = self._build_ranks(m)
+        factors = self._build_factors(m, scores, shift)
+        sums = self._build_sums(m, found, factors)
         self._build_reader(m, sums)
         return m
 
     def _build_addresses(self, m):
-        """Position to read, and whether to add, per segment."""
+        """Position to read per segment; whether to add, a cycle later; score."""
         cfg = self.cfg
         width = self.position_width
         positions = []
         for slot in range(cfg.segments):
             position = Signal(width, name=f"position_{slot}")
-            m.d.comb += position.eq(self.base + self.i_winners[slot].position)
+            m.d.comb += position.eq(self.base + self.i_hits[slot].position)
             positions.append(position)
-        found_next = Signal(cfg.segments)
         found = Signal(cfg.segments)
+        scores = [Signal(signed(cfg.score_width), name=f"score_{segment}") for segment in range(cfg.segments)]
+        found_next = Signal(cfg.segments)
         m.d.comb += self.v_en.eq(self.i_valid)
-        m.d.sync += found.eq(found_next)
+        m.d.sync += found.eq(found_next & self.i_valid.replicate(cfg.segments))
         with m.Switch(self.head_level):
             for level in range(cfg.head_levels):
                 with m.Case(level):
@@ -107,32 +122,56 @@ class ValueGather(wiring.Component):
                         slot = segment >> level
                         m.d.comb += [
                             self.v_position[segment * width:(segment + 1) * width].eq(positions[slot]),
-                            found_next[segment].eq(self.i_winners[slot].found),
+                            found_next[segment].eq(self.i_hits[slot].found),
+                            scores[segment].eq(self.i_hits[slot].score),
                         ]
-        return found
+        return found, scores
 
     def _build_ranks(self, m):
-        """Shift of the rank whose values arrive."""
+        """Shift of the rank whose hits are present."""
         left = Signal(RANKS * SHIFT_WIDTH)
-        add = Signal()
-        shift = Signal(SHIFT_WIDTH)
-        m.d.sync += add.eq(self.i_valid)
         with m.If(self.clear):
             m.d.sync += left.eq(self.gather_shifts)
         with m.Elif(self.i_valid):
-            m.d.sync += [left.eq(left >> SHIFT_WIDTH), shift.eq(left[:SHIFT_WIDTH])]
-        return add, shift
+            m.d.sync += left.eq(left >> SHIFT_WIDTH)
+        return left[:SHIFT_WIDTH]
 
-    def _build_sums(self, m, add, shift, found):
+    def _build_factors(self, m, scores, shift):
+        """What each bit of a level is worth: registered here once for all channels of a segment.
+
+        Bit 0 is worth 1 << shift or the score, bit b > 0 is worth 1 << (shift + b), or nothing where values are weighted.
+        """
+        cfg = self.cfg
+        rank = Signal(1 << SHIFT_WIDTH)
+        upper = Signal(len(rank))
+        m.d.comb += rank.eq(1 << shift)
+        m.d.sync += upper.eq(Mux(self.weighted, 0, rank))
+        factors = []
+        for segment, score in enumerate(scores):
+            lowest = Signal(cfg.gather_width, name=f"factor_{segment}")
+            m.d.sync += lowest.eq(Mux(self.weighted, score, rank))
+            factors.append([lowest] + [upper << bit for bit in range(1, cfg.level_bits)])
+        return factors
+
+    def _build_sums(self, m, found, factors):
         cfg = self.cfg
         sums = []
         for channel in range(cfg.max_width):
+            segment = channel // cfg.segment
             level = self.v_words[channel * cfg.level_bits:(channel + 1) * cfg.level_bits]
-            total = Signal(cfg.gather_width, name=f"sum_{channel}")
+            minus = Signal(name=f"minus_{channel}")
+            addend = Signal(cfg.gather_width, name=f"addend_{channel}")
+            total = Signal(signed(cfg.gather_width), name=f"sum_{channel}")
+            m.d.comb += minus.eq(is_minus(level))
+            bits = [level[0], *(bit & ~minus for bit in level[1:])]  # of -1 the lowest stays: its magnitude
+            # What the bits of a level are worth does not overlap.
+            m.d.comb += addend.eq(reduce(or_, (factor & bit.replicate(len(factor)) for factor, bit in zip(factors[segment], bits))))
+            # One carry chain: of -1 the complement and a carry into it.
+            added = (Cat(Const(1, 1), total) + Cat(minus, addend ^ minus.replicate(len(addend))))[1:]
             with m.If(self.clear):
                 m.d.sync += total.eq(0)
-            with m.Elif(add & found[channel // cfg.segment]):
-                m.d.sync += total.eq(total + (level << shift))
+            with m.Elif(found[segment]):
+                m.d.sync += total.eq(added)
             sums.append(total)
         return sums
 

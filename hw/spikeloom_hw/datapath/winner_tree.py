@@ -1,6 +1,6 @@
 """Winner-take-all: the K best positions of every head, best first."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -8,28 +8,24 @@ from amaranth.utils import exact_log2
 from spikeloom.arch.config import AcceleratorConfig
 
 from .comparator_tree import ComparatorTree
-from .score_unit import biased_width, key_layout
+from .score_unit import key_width
 
 
 def entry_layout(cfg: AcceleratorConfig) -> data.StructLayout:
     """One kept score: the `row` breaks ties below the `key`."""
-    return data.StructLayout({"row": exact_log2(cfg.max_context // cfg.score_banks), "key": key_layout(cfg)})
+    return data.StructLayout({"row": exact_log2(cfg.max_context // cfg.score_banks), "key": key_width(cfg)})
 
 
 def winner_layout(cfg: AcceleratorConfig) -> data.StructLayout:
-    """One winner: its `position`, its biased `score`, and whether there is one (`found`)."""
-    return data.StructLayout({
-        "position": exact_log2(cfg.max_context),
-        "score": signed(biased_width(cfg)),
-        "found": 1,
-    })
+    """One winner: its `position`, and whether there is one (`found`)."""
+    return data.StructLayout({"position": exact_log2(cfg.max_context), "found": 1})
 
 
 class TopKList(wiring.Component):
-    """The `depth` best of the scores that pass, in order, kept by insertion.
+    """The `depth` best of the keys that pass, in order, kept by insertion.
 
-    Rows arrive in increasing order; a newcomer goes before its equals, so that the most recent wins. Scores that are not
-    valid are not kept.
+    Rows arrive in increasing order; a newcomer goes before its equals, so that the most recent wins. A key of 0 is as good
+    as none: it only ever goes before other zeros.
 
     Parameters
     ----------
@@ -44,14 +40,14 @@ class TopKList(wiring.Component):
         Forget all; goes before `pop` and `insert`.
     insert : In(1)
         `key` of row `row` passes by.
-    key : In(key_layout(cfg))
-        Score and whether it competes.
+    key : In(key_width(cfg))
+        Of the position; larger is better, 0: it does not compete.
     row : In(range(max_context // score_banks))
         Row of the position.
     pop : In(1)
         Drop the best; goes before `insert`.
     best : Out(entry_layout(cfg))
-        The best kept score; not valid when none is left.
+        The best kept key; 0 when none is left.
 
     Latency
     -------
@@ -67,13 +63,13 @@ class TopKList(wiring.Component):
 
     def __init__(self, *, cfg: AcceleratorConfig, depth: int):
         if depth < 1:
-            raise ValueError(f"A list keeps at least one score; depth is {depth}.")
+            raise ValueError(f"A list keeps at least one key; depth is {depth}.")
         self.cfg = cfg
         self.depth = depth
         super().__init__({
             "clear": In(1),
             "insert": In(1),
-            "key": In(key_layout(cfg)),
+            "key": In(key_width(cfg)),
             "row": In(exact_log2(cfg.max_context // cfg.score_banks)),
             "pop": In(1),
             "best": Out(entry_layout(cfg)),
@@ -90,13 +86,13 @@ class TopKList(wiring.Component):
             newcomer.row.eq(self.row),
             self.best.eq(entries[0]),
         ]
-        m.d.comb += [beat.eq(Value.cast(self.key) >= Value.cast(entry.key)) for beat, entry in zip(beats, entries)]
+        m.d.comb += [beat.eq(self.key >= entry.key) for beat, entry in zip(beats, entries)]
         with m.If(self.clear):
             m.d.sync += [Value.cast(entry).eq(0) for entry in entries]
         with m.Elif(self.pop):
             m.d.sync += [entry.eq(after) for entry, after in zip(entries, entries[1:])]
             m.d.sync += Value.cast(entries[-1]).eq(0)
-        with m.Elif(self.insert & self.key.valid):
+        with m.Elif(self.insert):
             for rank, entry in enumerate(entries):
                 with m.If(beats[rank]):
                     m.d.sync += entry.eq(Mux(beats[rank - 1], entries[rank - 1], newcomer) if rank else newcomer)
@@ -104,10 +100,10 @@ class TopKList(wiring.Component):
 
 
 class WinnerTree(wiring.Component):
-    """Keeps the best scores of each head slot per bank while rows pass, then pops the best of all banks once per cycle.
+    """Keeps the best keys of each head slot per bank while rows pass, then pops the best of all banks once per cycle.
 
-    The composite key is (valid, biased score, row, bank): the largest wins, negative ones too; of equal scores the most
-    recent position wins. A slot without a candidate left pops winners that are not `found`.
+    What competes is (key, row, bank): the largest wins; of equal keys the most recent position. A slot without a
+    candidate left pops winners that are not `found`.
 
     Parameters
     ----------
@@ -117,13 +113,13 @@ class WinnerTree(wiring.Component):
     Members
     -------
     clear : In(1)
-        Forget all scores: before the first row of a query.
+        Forget all keys: before the first row of a query.
     i_valid : In(1)
         A row of keys passes by. Rows come in increasing order.
     i_row : In(range(max_context // score_banks))
         Which row.
-    i_keys : In(ArrayLayout(ArrayLayout(key_layout(cfg), score_banks), segments))
-        Its keys per slot and bank.
+    i_keys : In(ArrayLayout(ArrayLayout(key_width(cfg), score_banks), segments))
+        Its keys per slot and bank; 0: does not compete.
     pop : In(1)
         Take the best of every slot; from the cycle after the last row, once per rank, at most `k_max` times.
     o_valid : Out(1)
@@ -149,7 +145,7 @@ class WinnerTree(wiring.Component):
             "clear": In(1),
             "i_valid": In(1),
             "i_row": In(exact_log2(cfg.max_context // cfg.score_banks)),
-            "i_keys": In(data.ArrayLayout(data.ArrayLayout(key_layout(cfg), cfg.score_banks), cfg.segments)),
+            "i_keys": In(data.ArrayLayout(data.ArrayLayout(key_width(cfg), cfg.score_banks), cfg.segments)),
             "pop": In(1),
             "o_valid": Out(1),
             "o_winners": Out(data.ArrayLayout(winner_layout(cfg), cfg.segments)),
@@ -176,10 +172,5 @@ class WinnerTree(wiring.Component):
                 tree.i[bank].eq(scores.best),
             ]
         winner = self.o_winners[slot]
-        score = tree.o.key.score
         with m.If(self.pop):
-            m.d.sync += [
-                winner.position.eq(Cat(tree.o_index, tree.o.row)),
-                winner.score.eq(Cat(score[:-1], ~score[-1])),
-                winner.found.eq(tree.o.key.valid),
-            ]
+            m.d.sync += [winner.position.eq(Cat(tree.o_index, tree.o.row)), winner.found.eq(tree.o.key.any())]

@@ -1,4 +1,4 @@
-"""Key and value bits of every position that attention may still look at."""
+"""Keys and values of every position that attention may still look at."""
 
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import memory, wiring
@@ -7,13 +7,15 @@ from amaranth.utils import exact_log2
 
 from spikeloom.arch.config import AcceleratorConfig, bits_for
 
+from ..levels import spoke_and_minus
+
 
 class KvCache(wiring.Component):
     """Keys in `score_banks` memories (bank = position mod banks), values in one memory per segment of channels.
 
-    One row of keys is `score_banks` consecutive positions, read at once; values are read at an address of their own per
-    segment, so that every head follows its own winner. It keeps bits and does not know what they mean: who may still be
-    looked at is decided by the score unit. Reset does not clear it.
+    A key is two bits per channel, whether it spoke and whether that was a -1; a value is its level code. One row of keys
+    is `score_banks` consecutive positions, read at once; values are read at an address of their own per segment, so that
+    every head follows its own winner. Who may still be looked at is decided by the score unit. Reset does not clear it.
 
     Parameters
     ----------
@@ -23,7 +25,7 @@ class KvCache(wiring.Component):
     Members
     -------
     w_en_k, w_en_v : In(1)
-        Write the group `w_levels` of a key (a bit per channel: level above 0) or of a value.
+        Write the group `w_levels` as part of a key or of a value.
     w_position : In(range(kv_positions))
         Position in the cache (base of the layer + position of the token).
     w_group : In(range(max_width // lanes))
@@ -34,8 +36,8 @@ class KvCache(wiring.Component):
         Read a row of keys.
     k_row : In(range(kv_positions // score_banks))
         Positions k_row * score_banks and following.
-    k_words : Out(score_banks * max_width)
-        Keys of the row, bank 0 lowest.
+    k_spoke, k_minus : Out(score_banks * max_width)
+        Channels of the row's keys that are not 0, and that are -1, bank 0 lowest. They stay until the next `k_en`.
     v_en : In(1)
         Read values.
     v_position : In(segments * bits of a position)
@@ -49,7 +51,7 @@ class KvCache(wiring.Component):
 
     Reference
     ---------
-    ``keys[position] > 0`` and ``values[position]`` of arrays of levels.
+    ``keys[position] != 0``, ``keys[position] < 0`` and ``values[position]`` of arrays of levels.
     """
 
     #: Cycles from an address to its words.
@@ -70,7 +72,8 @@ class KvCache(wiring.Component):
             "w_levels": In(cfg.lanes * cfg.level_bits),
             "k_en": In(1),
             "k_row": In(self.row_width),
-            "k_words": Out(self.banks * cfg.max_width),
+            "k_spoke": Out(self.banks * cfg.max_width),
+            "k_minus": Out(self.banks * cfg.max_width),
             "v_en": In(1),
             "v_position": In(cfg.segments * self.position_width),
             "v_words": Out(cfg.max_width * cfg.level_bits),
@@ -85,25 +88,24 @@ class KvCache(wiring.Component):
     def _build_keys(self, m):
         cfg = self.cfg
         bank_bits = exact_log2(self.banks)
-        bits = Signal(cfg.lanes)
+        spoke, minus = spoke_and_minus(self.w_levels, cfg.level_bits)
         select = Signal(self.groups)
-        m.d.comb += [
-            bits.eq(Cat(level.any() for level in _split(self.w_levels, cfg.level_bits))),
-            select.eq(Cat(self.w_group == group for group in range(self.groups))),
-        ]
-        for bank, word in enumerate(_split(self.k_words, cfg.max_width)):
-            m.submodules[f"keys_{bank}"] = store = memory.Memory(shape=cfg.max_width, depth=self.rows, init=[])
-            write = store.write_port(granularity=cfg.lanes)
-            read = store.read_port()
-            with m.If(self.w_en_k & (self.w_position[:bank_bits] == bank)):
-                m.d.comb += write.en.eq(select)
-            m.d.comb += [
-                write.addr.eq(self.w_position[bank_bits:]),
-                write.data.eq(bits.replicate(self.groups)),
-                read.en.eq(self.k_en),
-                read.addr.eq(self.k_row),
-                word.eq(read.data),
-            ]
+        m.d.comb += select.eq(Cat(self.w_group == group for group in range(self.groups)))
+        for bank in range(self.banks):
+            for name, bits, words in (("spoke", spoke, self.k_spoke), ("minus", minus, self.k_minus)):
+                store = memory.Memory(shape=cfg.max_width, depth=self.rows, init=[])
+                m.submodules[f"keys_{name}_{bank}"] = store
+                write = store.write_port(granularity=cfg.lanes)
+                read = store.read_port()
+                with m.If(self.w_en_k & (self.w_position[:bank_bits] == bank)):
+                    m.d.comb += write.en.eq(select)
+                m.d.comb += [
+                    write.addr.eq(self.w_position[bank_bits:]),
+                    write.data.eq(bits.replicate(self.groups)),
+                    read.en.eq(self.k_en),
+                    read.addr.eq(self.k_row),
+                    words[bank * cfg.max_width:(bank + 1) * cfg.max_width].eq(read.data),
+                ]
 
     def _build_values(self, m):
         cfg = self.cfg

@@ -18,7 +18,7 @@ SHAPES = {
 
 
 def pack(values, width):
-    return sum(int(value) << index * width for index, value in enumerate(values))
+    return sum((int(value) & (1 << width) - 1) << index * width for index, value in enumerate(values))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -34,7 +34,7 @@ def test_keeps(shape, seed):
 
     async def write(ctx):
         kind, position, group = rng.choice("kvb"), rng.randrange(cfg.kv_positions), rng.randrange(dut.groups)
-        levels = [rng.choice([0, 0, rng.randint(1, cfg.level_max)]) for _ in range(cfg.lanes)]
+        levels = [rng.choice([0, 0, -1, rng.randint(1, cfg.level_max)]) for _ in range(cfg.lanes)]
         ctx.set(dut.w_en_k, kind in "kb")
         ctx.set(dut.w_en_v, kind in "vb")
         ctx.set(dut.w_position, position)
@@ -42,15 +42,15 @@ def test_keeps(shape, seed):
         ctx.set(dut.w_levels, pack(levels, cfg.level_bits))
         for channel, level in enumerate(levels, group * cfg.lanes):
             if kind in "kb":
-                keys[position][channel] = int(level > 0)
+                keys[position][channel] = level
             if kind in "vb":
                 values[position][channel] = level
 
     async def bench(ctx):
-        for _ in range(800):
+        for _ in range(400):
             row = rng.randrange(dut.rows)
             positions = [rng.randrange(cfg.kv_positions) for _ in range(cfg.segments)]
-            expected_k = pack([pack(keys[row * cfg.score_banks + bank], 1) for bank in range(cfg.score_banks)], cfg.max_width)
+            of_row = [level for key in keys[row * cfg.score_banks:(row + 1) * cfg.score_banks] for level in key]
             expected_v = pack([values[position][segment * cfg.segment + channel] for segment, position in enumerate(positions)
                                for channel in range(cfg.segment)], cfg.level_bits)
             ctx.set(dut.k_en, 1)
@@ -59,7 +59,8 @@ def test_keeps(shape, seed):
             ctx.set(dut.v_position, pack(positions, width))
             await write(ctx)
             await ctx.tick()
-            assert ctx.get(dut.k_words) == expected_k
+            assert ctx.get(dut.k_spoke) == pack([level != 0 for level in of_row], 1)
+            assert ctx.get(dut.k_minus) == pack([level < 0 for level in of_row], 1)
             assert ctx.get(dut.v_words) == expected_v
 
     simulate(dut, bench)
