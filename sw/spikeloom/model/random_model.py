@@ -132,7 +132,7 @@ def _calibrate(rng, config, tensors, *, saturate, tie):
 def _listen(model, tokens, head):
     if model.config.bidirectional:
         # With classes only position 0 reaches the head: every token in turn.
-        return [model.encode([t, *tokens])[0] for t in tokens] if head and model.config.classes else model.encode(tokens)
+        return [model.encode([t, *tokens][:model.config.context])[0] for t in tokens] if head and model.config.classes else model.encode(tokens)
     return [model.step(token, position, head=head) for position, token in enumerate(tokens)]
 
 
