@@ -132,7 +132,8 @@ def _calibrate(rng, config, tensors, *, saturate, tie):
 def _listen(model, tokens, head):
     if model.config.bidirectional:
         # With classes only position 0 reaches the head: every token in turn.
-        return [model.encode([t, *tokens][:model.config.context])[0] for t in tokens] if head and model.config.classes else model.encode(tokens)
+        texts = [[t, *tokens][:model.config.context] for t in tokens]
+        return [model.encode(text)[0] for text in texts] if head and model.config.classes else model.encode(tokens)
     return [model.step(token, position, head=head) for position, token in enumerate(tokens)]
 
 
