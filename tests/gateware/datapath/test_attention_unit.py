@@ -1,4 +1,4 @@
-"""`AttentionUnit` and its parts against `arch.numerics`: gathered values, winners, latency."""
+"""`AttentionUnit` and its parts against `arch.numerics`: gathered values, winners, passes, latency."""
 
 import dataclasses
 import random
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from spikeloom.arch import numerics
+from spikeloom.arch.commands import Attention
 from spikeloom.arch.config import RECENCY_OFF
 from spikeloom.arch.presets import preset
 from spikeloom_hw.datapath.attention_unit import KEY, QUERY, VALUE, AttentionUnit
@@ -19,6 +20,8 @@ SHAPES = {
     "tiny": TINY,
     "lanes_above": dataclasses.replace(TINY, cols=16, lanes=8, score_banks=4, k_max=3),
     "lanes_below": dataclasses.replace(TINY, segment=8, k_max=8, score_banks=4),
+    # The sums of SSA need every bit.
+    "small_levels": dataclasses.replace(TINY, k_max=2, level_max=2),
     "three_segments": dataclasses.replace(TINY, cols=8, max_width=24, max_neurons=72, segment=8, k_max=2),
 }
 
@@ -60,7 +63,9 @@ async def run(ctx, dut, **fields):
         if ctx.get(dut.done):
             break
         assert ctx.get(dut.busy) and cycles < 200
-    assert not ctx.get(dut.busy) and strobes == fields["top_k"]
+    walks = fields.get("attention", Attention.WTA) != Attention.WTA
+    last = fields["last_position" if fields["bidirectional"] else "position"]
+    assert not ctx.get(dut.busy) and strobes == (last + 1 if walks else fields["top_k"])
     return cycles, found
 
 
@@ -127,7 +132,7 @@ def test_rows(shape, seed):
                 recency = [rng.choice([0, 1, 3, RECENCY_OFF]) for _ in range(heads)]
                 shifts = [rng.randint(0, 7) for _ in range(8)]
                 cycles, found = await run(
-                    ctx, dut, groups=width // cfg.lanes, a_kv_base=base, head_level=head_level, top_k=top_k,
+                    ctx, dut, attention=Attention.WTA, groups=width // cfg.lanes, a_kv_base=base, head_level=head_level, top_k=top_k,
                     overlap=overlap, bidirectional=0, gather_shifts=pack(shifts, 3), recency=pack(recency, 4),
                     position=position, last_position=rng.getrandbits(16))
                 expected, winners = reference(cfg, heads, query, keys, values, last=position, position=position,
@@ -165,6 +170,59 @@ def test_bidirectional_and_no_winner():
         await write(ctx, dut, QUERY, query & 0)
         cycles, found = await run(ctx, dut, top_k=4, **fields)
         assert not (await gathered(ctx, dut)).any() and found == 0
+
+    simulate(dut, bench)
+
+
+@pytest.mark.parametrize("attention", [Attention.SFSA, Attention.SSA], ids=lambda attention: attention.name)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_walks(shape, attention):
+    """SFSA and SSA of binary and ternary spikes, causal and not, between texts of WTA; the largest sums fit."""
+    cfg, rng = SHAPES[shape], random.Random(f"{shape} {attention}")
+    draw = np.random.default_rng(rng.getrandbits(32))
+    dut = AttentionUnit(cfg=cfg)
+    layers = cfg.kv_positions // cfg.max_context
+
+    async def bench(ctx):
+        for text in range(6):
+            head_level = text % cfg.head_levels
+            head_width = cfg.segment << head_level
+            heads = rng.choice([h for h in range(1, cfg.max_width // head_width + 1) if h * head_width % cfg.lanes == 0])
+            width, length = heads * head_width, rng.choice([1, cfg.score_banks + 1, cfg.max_context])
+            base, lowest = rng.randrange(layers) * cfg.max_context, rng.choice([0, -1])
+            highest = cfg.level_max if attention == Attention.SFSA else 1
+            keys = (draw.random((length, width)) < 0.6) * spikes(draw, lowest, (length, width))
+            values = draw.integers(lowest, highest + 1, (length, width))
+            query = (draw.random(width) < 0.6) * spikes(draw, lowest, width)
+            if text == 5:  # as much as there can be
+                query, keys, values = np.ones_like(query), keys * 0 + 1, values * 0 + highest
+            for position in range(length):
+                await write(ctx, dut, KEY, keys[position], position, base)
+                await write(ctx, dut, VALUE, values[position], position, base)
+            await write(ctx, dut, QUERY, query)
+            for _ in range(2):
+                position, bidirectional = rng.randrange(length), rng.random() < 0.5
+                last = length - 1 if bidirectional else position
+                thresholds = [rng.randint(0, 15 if heads == 1 else 4) for _ in range(heads)]
+                if text == 5:
+                    position = last = length - 1
+                    thresholds = [0] * heads
+                cycles, found = await run(
+                    ctx, dut, attention=attention, groups=width // cfg.lanes, a_kv_base=base, head_level=head_level,
+                    top_k=rng.randint(0, 15), overlap=rng.randint(0, 1), bidirectional=bidirectional,
+                    gather_shifts=rng.getrandbits(24), recency=pack(thresholds, 4), position=position,
+                    last_position=last if bidirectional else rng.getrandbits(16))
+                n = last + 1
+                raw = numerics.raw_scores(query.reshape(heads, -1), keys[:n].reshape(n, heads, -1))
+                of_heads, eligible = values[:n].reshape(n, heads, -1), np.ones(n, bool)
+                if attention == Attention.SFSA:
+                    expected = numerics.sfsa_gather(of_heads, raw, eligible, thresholds)
+                    passed = np.count_nonzero(raw >= np.array(thresholds)[:, None])
+                else:
+                    expected, passed = numerics.ssa_gather(of_heads, raw, eligible), heads * n
+                note = f"{shape} text {text} position {position} last {last} heads {heads} thresholds {thresholds}"
+                assert list((await gathered(ctx, dut))[:width]) == list(expected.reshape(-1)), note
+                assert (cycles, found) == (dut.row_latency(last_position=last, attention=attention), passed), note
 
     simulate(dut, bench)
 
