@@ -45,9 +45,9 @@ def test_names_are_unique_over_opcodes():
 
 
 def test_refusals():
-    with pytest.raises(FitError, match="no field 'tiles'"):
-        encode(Command(Opcode.FIRE, {"tiles": 1}))
+    with pytest.raises(FitError, match="no field 'top_k'"):
+        encode(Command(Opcode.FIRE, {"top_k": 1}))
     with pytest.raises(FitError, match="level = 16 does not fit 4 bits"):
         encode(Command(Opcode.FIRE, {"level": 16}, "layer0.in"))
-    with pytest.raises(FitError, match="Unknown opcode 9"):
-        decode(9)
+    with pytest.raises(FitError, match="Unknown opcode 10"):
+        decode(10)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikeloom.arch import numerics as n
-from spikeloom.arch.config import NOISE_ENTRIES, RECENCY_OFF
+from spikeloom.arch.commands import Neuron
+from spikeloom.arch.config import LEAK_OFF, NEURONS, NOISE_ENTRIES, RECENCY_OFF
 
 
 @given(value=st.integers(-(1 << 40), 1 << 40), shift=st.integers(0, 31))
@@ -28,12 +29,89 @@ def test_neurons_count_thresholds(acc, base, step, levels):
     assert n.ni_lif([acc], [base], [step], levels).tolist() == [expected]
 
 
-def test_lif_by_hand():
-    spike, v = n.lif([10, 10, 4], [0, 8, 8], [0, 0, 0], 12, 2, hard=False)
-    assert spike.tolist() == [0, 1, 0] and v.tolist() == [10, 4, 10]
-    spike, v = n.lif([10], [8], [0], 12, None, hard=True)
-    assert spike.tolist() == [1] and v.tolist() == [0]
-    assert n.lif([0], [-1], [0], 5, 1, hard=True)[1].tolist() == [0]  # the leak is a floor shift
+def step(kind, currents, *, base=0, step=4, levels=1, leak=1):
+    """Spikes and membranes of one channel over time; currents, base and step in whole accumulator units."""
+    membrane, out = 0, []
+    for current in currents:
+        (spike,), membrane = n.neuron_step(kind, [current], membrane, [base * 256], [step * 256], levels=levels, leak=leak)
+        out.append((int(spike), membrane[0] / 256))
+    return out
+
+
+@pytest.mark.parametrize("kind, leak, expected", [
+    # base = step: no bias, the threshold is 4. u = 3, 3 / 2 + 3, ...
+    ("lif_hard", 1, [(0, 1.5), (1, 0), (0, 1.5), (1, 0)]),
+    ("lif_soft", 1, [(0, 1.5), (1, 0.25), (0, 1.625), (1, 0.3125)]),
+    ("lif_subtract", 1, [(0, 1.5), (1, -1.75), (0, 0.625), (0, 1.8125)]),
+    ("lif_hard", LEAK_OFF, [(0, 3), (1, 0), (0, 3), (1, 0)]),
+    ("lif_soft", LEAK_OFF, [(0, 3), (1, 2), (1, 1), (1, 0)]),
+    ("lif_subtract", 2, [(0, 2.25), (1, -0.0625), (0, 2.203125), (1, -0.09765625)]),
+])
+def test_leaky_neurons_by_hand(kind, leak, expected):
+    assert step(kind, [3, 3, 3, 3], base=4, leak=leak) == expected
+
+
+def test_neurons_fire_on_equality():
+    for kind in NEURONS:
+        assert n.neuron_step(kind, [4, 3], 0, [4 * 256] * 2, [4 * 256] * 2)[0].tolist() == [1, 0]
+
+
+def test_bias_moves_the_first_threshold():
+    assert step("lif_soft", [0, 0, 0], base=2, leak=LEAK_OFF) == [(0, 2), (1, 0), (0, 2)]  # a bias of 4 - 2 at each step
+
+
+def test_ternary_neurons_by_hand():
+    assert step("t_lif", [4, -4, 3, -3, -3], base=4) == [(1, 0), (-1, 0), (0, 1.5), (0, -0.75), (0, -1.875)]
+
+
+def test_integer_neurons_by_hand():
+    # base = step / 2: rounds u / step half up; 9 = 2 x 4 + 1, 1 / 2 + 5 = 4 + 1.5
+    assert step("i_lif", [9, 5, -3], base=2, levels=3) == [(2, 0.5), (1, 0.75), (0, -1.125)]
+    assert step("i_lif", [100], base=2, levels=3) == [(3, 44)]
+
+
+def test_leaks_are_floor_shifts():
+    assert [int(n.leaked(v, 1)) for v in (-3, -1, 0, 1, 3)] == [-1, 0, 0, 1, 2]
+    assert int(n.leaked(-7, LEAK_OFF)) == -7
+
+
+@given(kind=st.sampled_from(NEURONS), acc=st.lists(st.integers(-(1 << 15), 1 << 15), min_size=8, max_size=8),
+       base=st.integers(-(1 << 23), 1 << 23), step=st.integers(0, (1 << 20) - 1), levels=st.integers(1, 8),
+       leak=st.sampled_from([1, 3, LEAK_OFF]))
+def test_membranes_stay_within_what_the_compiler_proves(kind, acc, base, step, levels, leak):
+    levels = levels if kind in ("ni_lif", "i_lif") else 1
+    membrane, once = 0, (1 << 23) + abs(base) + levels * step + step
+    for time, current in enumerate(acc, 1):
+        _, membrane = n.neuron_step(kind, [current], membrane, [base], [step], levels=levels, leak=leak)
+        assert abs(int(membrane[0])) <= time * once
+
+
+def test_neurons_go_by_name_or_code():
+    for kind in Neuron:
+        assert NEURONS[kind] == kind.name.lower()
+        by_name, by_code = (n.neuron_step(k, [9], [5], [300], [700], leak=2) for k in (kind.name.lower(), kind))
+        assert [x.tolist() for x in by_name] == [x.tolist() for x in by_code]
+
+
+def test_spikes_added_to_the_residual_saturate():
+    values, count = n.add_spikes([32760, -32760, 5], [1, -1, -1], 4)
+    assert values.tolist() == [32767, -32768, -11] and count == 2
+
+
+def test_ternary_scores_count_agreement_less_disagreement():
+    assert n.raw_scores([[1, -1, 1, 0]], [[[1, -1, -1, 1]], [[0, 0, 0, -1]]]).tolist() == [[1, 0]]
+
+
+def test_values_that_reach_the_threshold_are_added():
+    values = np.array([[[1], [2]], [[4], [-1]], [[8], [4]]])                # [n, H, d]
+    raw, eligible = np.array([[3, 2, 5], [0, 1, 1]]), np.array([True, True, False])
+    assert n.sfsa_gather(values, raw, eligible, [3, 1]).tolist() == [[1], [-1]]
+    assert n.sfsa_gather(values, raw, np.ones(3, bool), [2, 0]).tolist() == [[13], [5]]
+
+
+def test_values_are_multiplied_by_scores():
+    values = np.array([[[1], [0]], [[-1], [1]], [[1], [1]]])
+    assert n.ssa_gather(values, np.array([[3, 2, 5], [1, -2, 7]]), np.array([True, True, False])).tolist() == [[1], [-2]]
 
 
 def test_the_most_recent_wins_a_tie():

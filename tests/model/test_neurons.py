@@ -104,19 +104,3 @@ def test_equals_a_leakless_leaky_neuron_unrolled(level, seed):
         spike, membrane = leaky(x, membrane)
         spikes = spikes + spike
     assert torch.equal(spikes, levels_of(u[None], level)[0])
-
-
-@pytest.mark.parametrize("hard", [False, True])
-def test_contract_lif_equals_spikingjelly(hard, seed):
-    """`numerics.lif` with leak 1 is LIFNode(tau=2, decay_input=False); inputs are multiples of 2^8, so shifts are exact."""
-    neuron = pytest.importorskip("spikingjelly.activation_based.neuron", reason="spikingjelly: not installed",
-                                 exc_type=ImportError)
-    theta = 1 << 10
-    node = neuron.LIFNode(tau=2.0, decay_input=False, v_threshold=float(theta), v_reset=0.0 if hard else None)
-    random = np.random.default_rng(seed)
-    membrane = np.zeros(300, np.int64)
-    for _ in range(6):
-        acc = random.integers(-6, 9, 300) << 8
-        spike, membrane = numerics.lif(acc, membrane, 0, theta, 1, hard)
-        assert np.array_equal(node(torch.from_numpy(acc).double()).long().numpy(), spike)
-        assert np.array_equal(node.v.long().numpy(), membrane)
