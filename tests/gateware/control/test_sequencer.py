@@ -1,0 +1,187 @@
+"""`Sequencer` with puppets for units: what runs when, on which token, position and slot; ends, records, faults, cycles."""
+
+import random
+
+import pytest
+
+from spikeloom.arch.commands import Command, Opcode, encode
+from spikeloom.arch.cycles import COMMAND_OVERHEAD, SKIPPED, TOKEN_OVERHEAD
+from spikeloom.arch.layout import RING_RECORD
+from spikeloom.arch.presets import preset
+from spikeloom.arch.registers import ErrorCode, Mode, Reason, State
+from spikeloom_hw.control.sequencer import Sequencer
+from spikeloom_sim.pysim import simulate
+
+CFG = preset("tiny")
+CONTEXT, VOCABULARY, ENTRY = 8, 40, 1
+#: Cycles from a unit's start to its done pulse.
+BUSY = 3
+
+
+def fire(stream=0, head=0):
+    return Command(Opcode.FIRE, {"groups": 1, "level": 2, "stream": stream, "head": head})
+
+
+PICK, SWEEP, HALT = Command(Opcode.PICK, {"head": 1}), Command(Opcode.SWEEP, {}), Command(Opcode.HALT, {})
+TOKENS = [HALT, fire(), fire(stream=3, head=1), PICK, HALT]
+SWEEPS = [HALT, fire(), SWEEP, fire(stream=8, head=1), fire(stream=2), SWEEP, PICK, SWEEP, HALT]
+CLASSES = [*SWEEPS[:6], PICK, HALT]
+
+
+def picked(position):
+    return 3 * position % VOCABULARY
+
+
+class Bench:
+    """Memories, units and recorder around a sequencer; `run` returns what was seen of one run."""
+
+    def __init__(self, ctx, dut):
+        self.ctx, self.dut = ctx, dut
+
+    async def run(self, program, prompt, mode, *, stop_at=None, **registers):
+        ctx, dut = self.ctx, self.dut
+        settings = dict(token_entry=ENTRY, vocabulary=VOCABULARY, context=CONTEXT, n_prompt=len(prompt), n_new=0, watchdog=100,
+                        end_token=VOCABULARY - 1, image_bytes=64, run_mode=mode, flushed=1, start=1)
+        for name, value in (settings | registers).items():
+            ctx.set(getattr(dut, name), value)
+        ctx.set(dut.o_token.ready, 1)
+        words, started, records, tokens, commands = [encode(c) for c in program], [], [], 0, 0
+        program_at = prompt_at = left = cycles = 0
+        while True:
+            assert cycles < 5000
+            ctx.set(dut.program_word, words[program_at] if program_at < len(words) else 15)
+            ctx.set(dut.prompt_token, prompt[prompt_at] if prompt_at < len(prompt) else 0xFFFF)
+            ctx.set(dut.unit_done, left == 1)
+            left = max(0, left - 1)
+            go = ctx.get(dut.go)
+            if go:
+                assert go & go - 1 == 0 and ctx.get(dut.command) == words[ctx.get(dut.command_index)]
+                ctx.set(dut.picked, picked(ctx.get(dut.position)))
+                started.append((Opcode(go.bit_length() - 1), *(ctx.get(getattr(dut, name)) for name in (
+                    "command_index", "token", "position", "slot", "last_position"))))
+                left = BUSY
+            ctx.set(dut.stop, len(started) == stop_at)
+            if ctx.get(dut.o_token.valid):
+                records.append(RING_RECORD.unpack(ctx.get(dut.o_token.payload).to_bytes(RING_RECORD.size, "little"))[:2])
+            tokens += ctx.get(dut.token_done)
+            commands += ctx.get(dut.command_done)
+            finished, program_at, prompt_at = ctx.get(dut.finished), ctx.get(dut.program_address), ctx.get(dut.prompt_address)
+            cycles += ctx.get(dut.busy)
+            await ctx.tick()
+            ctx.set(dut.start, 0)
+            if finished:
+                break
+        assert ctx.get(dut.state) == (State.ERROR if ctx.get(dut.error_code) else State.IDLE)
+        assert commands == len(started) or ctx.get(dut.error_code)
+        return started, records, tokens, Reason(ctx.get(dut.reason)), cycles
+
+
+def bench(test):
+    """Run an async test of a `Bench` against a fresh sequencer."""
+    dut = Sequencer(cfg=CFG)
+
+    async def wrapped(ctx):
+        await test(Bench(ctx, dut))
+
+    simulate(dut, wrapped)
+    return dut
+
+
+def swept(program, prompt):
+    """What an encoder run starts, by the text of its definition; passes of sweeps."""
+    started, first, passes = [], ENTRY, 0
+    while program[first].opcode != Opcode.HALT:
+        end = next(n for n in range(first, len(program)) if program[n].opcode in (Opcode.SWEEP, Opcode.HALT))
+        for position, token in enumerate(prompt if program[end].opcode == Opcode.SWEEP else prompt[:1]):
+            passes += 1
+            started += [(command.opcode, index, token, position, command["stream"] + position, len(prompt) - 1)
+                        for index, command in enumerate(program[:end]) if index >= first]
+        if program[end].opcode == Opcode.HALT:
+            break
+        first = end + 1
+    return started, passes
+
+
+@pytest.mark.parametrize("program", [SWEEPS, CLASSES], ids=["sweeps", "classes"])
+@pytest.mark.parametrize("length", [1, 5, CONTEXT])
+def test_encode(program, length):
+    prompt = random.Random(length).choices(range(VOCABULARY), k=length)
+
+    async def test(it):
+        for _ in range(2):
+            started, records, tokens, reason, cycles = await it.run(program, prompt, Mode.ENCODE)
+            expected, passes = swept(program, prompt)
+            assert started == expected
+            assert records == [(picked(p), p) for p in range(length if program is SWEEPS else 1)]
+            assert (tokens, reason, it.ctx.get(it.dut.position)) == (length, Reason.ENCODED, 0)
+            # One more pass finds the HALT where a SWEEP is before it.
+            passes += program is SWEEPS
+            assert cycles == passes * TOKEN_OVERHEAD + len(started) * (BUSY + COMMAND_OVERHEAD) + len(records)
+
+    bench(test)
+
+
+def test_encode_ends():
+    """A stop counts at the next SWEEP; no text; too long a text; each leaves no context behind."""
+    prompt = [5, 6, 7]
+
+    async def test(it):
+        started, _, tokens, reason, _ = await it.run(SWEEPS, prompt, Mode.ENCODE, stop_at=2)
+        assert (len(started), tokens, reason) == (2, 2, Reason.STOPPED)
+        started, _, tokens, reason, _ = await it.run(SWEEPS, prompt, Mode.ENCODE, stop_at=4)
+        assert (len(started), tokens, reason) == (5, 3, Reason.STOPPED)
+        assert (await it.run(SWEEPS, [], Mode.ENCODE))[:4] == ([], [], 0, Reason.ENCODED)
+        assert (await it.run(SWEEPS, [1] * (CONTEXT + 1), Mode.ENCODE))[:4] == ([], [], 0, Reason.CONTEXT_FULL)
+        await it.run(TOKENS, prompt, Mode.GENERATE)
+        assert it.ctx.get(it.dut.position) == 3
+        started, _, _, reason, _ = await it.run(SWEEPS, prompt, Mode.ENCODE)
+        assert (started, reason, it.ctx.get(it.dut.position)) == (swept(SWEEPS, prompt)[0], Reason.ENCODED, 0)
+
+    bench(test)
+
+
+@pytest.mark.parametrize("program, prompt, mode, registers, code, position, address", [
+    (SWEEPS, [1, 2, VOCABULARY, 3], Mode.ENCODE, {}, ErrorCode.BAD_TOKEN, 2, VOCABULARY),
+    (SWEEPS, [1, 2], Mode.GENERATE, {}, ErrorCode.BAD_PROGRAM, 0, 2),
+    (SWEEPS, [1, 2], Mode.SCORE, {}, ErrorCode.BAD_PROGRAM, 0, 2),
+    ([HALT, SWEEP, fire(stream=CFG.residual_slots - CONTEXT + 1), HALT], [1], Mode.ENCODE, {}, ErrorCode.BAD_PROGRAM, 0, 2),
+    ([HALT, fire(stream=CFG.residual_slots), HALT], [1], Mode.GENERATE, {}, ErrorCode.BAD_PROGRAM, 0, 1),
+    (SWEEPS, [1, 2], Mode.ENCODE, {"watchdog": BUSY}, ErrorCode.WATCHDOG, 0, 0),
+], ids=["token", "sweep generate", "sweep score", "encoder slots", "decoder slots", "watchdog"])
+def test_faults(program, prompt, mode, registers, code, position, address):
+    async def test(it):
+        reason = (await it.run(program, prompt, mode, **registers))[3]
+        dut, get = it.dut, it.ctx.get
+        assert (reason, get(dut.error_code), get(dut.error_position), get(dut.error_address)) == (
+            Reason.FAILED, code, position, address)
+
+    bench(test)
+
+
+def test_tokens():
+    """A conversation of two turns, then a text scored: heads only where wanted, slots without positions."""
+    async def test(it):
+        position, prompt, n_new = 0, [4, 9, 2], 2
+        for _ in range(2):
+            started, records, tokens, reason, cycles = await it.run(TOKENS, prompt, Mode.GENERATE, n_new=n_new)
+            ids = prompt + [picked(position + len(prompt) - 1 + n) for n in range(n_new - 1)]
+            expected = []
+            for place, token in enumerate(ids):
+                head = place >= len(prompt) - 1
+                at = position + place
+                expected += [(Opcode.FIRE, 1, token, at, 0, at)]
+                expected += [(Opcode.FIRE, 2, token, at, 3, at), (Opcode.PICK, 3, token, at, 0, at)] if head else []
+            assert started == expected
+            assert records == [(picked(position + len(prompt) - 1 + n), position + len(prompt) - 1 + n) for n in range(n_new)]
+            assert (tokens, reason) == (len(ids), Reason.COUNT)
+            assert cycles == (len(ids) * TOKEN_OVERHEAD + len(started) * (BUSY + COMMAND_OVERHEAD) + len(records)
+                              + 2 * (len(prompt) - 1) * SKIPPED + 2)
+            position += len(ids)
+        assert (await it.run(TOKENS, prompt, Mode.GENERATE, n_new=9))[3] == Reason.CONTEXT_FULL
+        it.ctx.set(it.dut.clear_context, 1)
+        await it.ctx.tick()
+        it.ctx.set(it.dut.clear_context, 0)
+        started, records, tokens, reason, _ = await it.run(TOKENS, prompt, Mode.SCORE)
+        assert [record[1] for record in records] == [0, 1] and (tokens, reason) == (3, Reason.SCORED)
+
+    bench(test)
