@@ -265,9 +265,10 @@ class Top(wiring.Component):
 
     def _build_attention(self, m):
         c, attention = self.command, self.attention
-        for name in ("a_kv_base", "head_level", "top_k", "overlap", "recency", "gather_shifts"):
+        for name in ("a_kv_base", "attention", "bidirectional", "head_level", "top_k", "overlap", "recency", "gather_shifts"):
             m.d.comb += getattr(attention, name).eq(getattr(c, name))
-        m.d.comb += [attention.groups.eq(c.groups), attention.position.eq(self.sequencer.position)]
+        m.d.comb += [attention.groups.eq(c.groups), attention.position.eq(self.sequencer.position),
+                     attention.last_position.eq(self.sequencer.last_position)]
 
     def _build_pick(self, m):
         csr, pick, seq = self.csr, self.pick, self.sequencer
