@@ -12,7 +12,7 @@ DEVICE ?= rtl
 PRESET ?= pynq_z2
 
 .DEFAULT_GOAL := help
-.PHONY: help generate test check-fast lint verilog train eval clean
+.PHONY: help generate test test-boards check-fast lint verilog train eval clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -24,6 +24,9 @@ generate: ## write a story on the Verilated gateware (PROMPT, TOKENS, DEVICE=rtl
 test: ## run all tests
 	$(call need,cli hw sim model dev)
 	$(BIN)/python -m pytest -q --durations=15 tests
+
+test-boards: ## test the board package with pynq 3.1 and 4.0 on a simulated board (ARGS)
+	@$(PYTHON) tools/board_tests.py $(ARGS)
 
 FAST := tests/arch tests/compiler tests/driver tests/gateware/lib tests/gateware/control $(wildcard tests/test_*.py)
 

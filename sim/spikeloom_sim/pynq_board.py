@@ -142,7 +142,9 @@ class SimulatedBoard(Device):
         else:
             if self.rtl is not None:
                 self.rtl.close()
-            self.rtl, self.machine = open_machine(preset(machine), **self._options), machine
+            # The small machine starts from random registers, as a board might, and shares its build with other tests.
+            options = {"scramble": machine == "tiny"} | self._options
+            self.rtl, self.machine = open_machine(preset(machine), **options), machine
         self._windows = [(entry["phys_addr"], entry["addr_range"], _CONTROLLER in entry["type"])
                          for entry in parser.ip_dict.values() if "phys_addr" in entry]
         _InterruptController._uio_devices.clear()

@@ -1,0 +1,116 @@
+"""`driver.recording`: a recorded session runs again without its device, and nothing else does."""
+
+import json
+
+import pytest
+
+from spikeloom.arch.presets import preset
+from spikeloom.compiler import compile_model
+from spikeloom.driver.device import Device
+from spikeloom.driver.errors import BadProgram, DeviceGone
+from spikeloom.driver.recording import BadRecording, Recorder, Replay, ReplayDiverged
+from spikeloom.driver.verify import verify
+from spikeloom.model.emulator import Emulator
+from spikeloom.model.integer_model import IntegerModel
+from spikeloom.model.random_model import random_model
+
+TINY = preset("tiny")
+CONFIG, TENSORS = random_model(1)
+IMAGE = compile_model(CONFIG, TENSORS, TINY, logit_scale=64.0)
+
+
+def session(transport, prompt=(1, 2)):
+    """Load, verify with a trace, sample, and read the counters."""
+    with Device(transport, TINY) as device:
+        device.load(IMAGE)
+        report = verify(device, IntegerModel(CONFIG, TENSORS), list(prompt), 6)
+        sampled = [token.id for token in device.generate([3], 4, temperature=0.9, seed=5, ignore_end=True)]
+        return report.compared, report.mismatches, sampled, device.counters()
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    path = tmp_path / "session.jsonl"
+    return path, session(Recorder(Emulator(TINY), path, {"board": "none"}))
+
+
+def test_a_session_runs_again(recorded):
+    path, result = recorded
+    replay = Replay(path)
+    assert replay.about == {"board": "none"}
+    assert session(replay) == result and result[1] == 0
+    with pytest.raises(DeviceGone):
+        replay.read32(0)
+
+
+def test_another_session_diverges(recorded):
+    path, _ = recorded
+    with pytest.raises(ReplayDiverged, match=r"Call \d+ of session.jsonl: write\(.*\) was recorded, but now write"):
+        session(Replay(path), prompt=(1, 3))
+
+
+def test_a_longer_session_diverges(recorded):
+    path, _ = recorded
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[:len(lines) // 2]) + "\n")
+    with pytest.raises(ReplayDiverged, match="the recording ends"):
+        session(Replay(path))
+
+
+def test_a_shorter_session_diverges(recorded):
+    path, _ = recorded
+    with pytest.raises(ReplayDiverged, match=r"was recorded, but now close\(\)"):
+        with Device(Replay(path), TINY):
+            pass
+
+
+def test_another_image_diverges(recorded):
+    path, _ = recorded
+    device = Device(Replay(path), TINY)
+    with pytest.raises(ReplayDiverged):
+        device.load(compile_model(*random_model(2), TINY, logit_scale=64.0))
+
+
+def test_a_different_answer_of_the_device_is_seen(recorded):
+    """The replayed session compares with the integer model: a token that is altered in the file is a mismatch, or diverges."""
+    path, _ = recorded
+    head, *calls = (json.loads(line) for line in path.read_text().splitlines())
+    written = [call for call in calls if call[0] == "invalidate" and call[2]]
+    written[0][2] = written[-1][2]
+    path.write_text("".join(json.dumps(line) + "\n" for line in (head, *calls)))
+    try:
+        assert session(Replay(path))[1] > 0
+    except (ReplayDiverged, BadRecording):
+        pass
+
+
+def test_errors_are_replayed_as_they_were(tmp_path):
+    class Broken(Emulator):
+        def wait_interrupt(self, deadline_s, cycles=None):
+            raise BadProgram("It broke.", state={"command": 7})
+
+    path = tmp_path / "broken.jsonl"
+    for transport in (lambda: Recorder(Broken(TINY), path), lambda: Replay(path)):
+        with pytest.raises(BadProgram, match="It broke") as caught, transport() as opened:
+            opened.wait_interrupt(1.0)
+        assert caught.value.state == {"command": 7}
+
+
+def test_time_is_recorded(tmp_path):
+    path = tmp_path / "time.jsonl"
+    with Recorder(Emulator(TINY), path) as recorder:
+        recorder.sleep(0.0)
+        times = [recorder.now(), recorder.now()]
+    with Replay(path) as replay:
+        replay.sleep(0.0)
+        assert [replay.now(), replay.now()] == times and times[1] >= times[0]
+
+
+@pytest.mark.parametrize("text, message", [("", "not a recording"), ("{}\n", "not a recording"), ("hello\n", "not a recording"),
+                                           ('{"recording": 9}\n', "recording version 9")])
+def test_other_files_are_refused(tmp_path, text, message):
+    (tmp_path / "x").write_text(text)
+    with pytest.raises(BadRecording, match=message):
+        Replay(tmp_path / "x")
+    with pytest.raises(BadRecording):
+        Replay(tmp_path / "missing")
