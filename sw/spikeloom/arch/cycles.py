@@ -16,7 +16,7 @@ from .streamed_cycles import MemoryTiming, Reader, streamed_markers
 
 #: NEXT, READ, CHECK and the fetch of the first command, then HALT and TOKEN_END: cycles of a token beside its commands.
 TOKEN_OVERHEAD = 8
-#: The same of a position in a sweep of an ENCODE run.
+#: The same of a position in a sweep of an ENCODE run, with SWEEP in their place.
 SWEEP_OVERHEAD = 8
 #: DISPATCH and START: cycles of a command before its unit sees it.
 COMMAND_OVERHEAD = 2
@@ -27,7 +27,7 @@ _DRAIN, _FOUND_TO_TAKEN = 2, 2
 #: Neuron unit: from reading a group to its result; adding its spikes into the stream takes one more.
 _NEURON, _ADD_SPIKES = 3, 1
 #: Attention: cycles of a row beside its scan and its winners (WTA), or beside its walk over the positions.
-_COMPETITION, _WALK = 6, 6
+_ATTENTION = 6
 #: Hash of the sampler, and from a candidate to its place among the noisy ones.
 _HASH, _NOISE = 4, 7
 #: Dumper: cycles of a group beside its beats.
@@ -89,8 +89,8 @@ def command_cycles(cfg: AcceleratorConfig, command: Command, *, rows: Sequence[i
 def _attention(cfg, command, last):
     """WTA scans `score_banks` positions per cycle and pops its winners, SFSA and SSA walk from position to position."""
     if command["attention"] == Attention.WTA:
-        return last // cfg.score_banks + 1 + command["top_k"] + _COMPETITION
-    return last + 1 + _WALK
+        return last // cfg.score_banks + 1 + command["top_k"] + _ATTENTION
+    return last + 1 + _ATTENTION
 
 
 def _rows(cfg, command, rows, memory):
