@@ -190,5 +190,6 @@ def encoding_report(cfg: AcceleratorConfig, program: Sequence[Command], traces: 
     for first, end in sweeps(program, entry):
         for position in range(len(ids) if program[end].opcode == Opcode.SWEEP else 1):
             it = Token(traces[position], ids[position], position, last_position=len(ids) - 1)
-            report.add(_steps(cfg, program[first:end], it, buffers, memory=memory), SWEEP_OVERHEAD)
+            # A HALT alone is reached before the last token's record is in memory: the end of the run covers it.
+            report.add(_steps(cfg, program[first:end], it, buffers, memory=memory), SWEEP_OVERHEAD if end > first else 0)
     return report.finish(run_end_cycles(cfg, memory=memory))
