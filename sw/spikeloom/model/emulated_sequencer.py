@@ -43,7 +43,7 @@ class Sequencer:
         self._run: Iterator[None] | None = None
         self.state, self.reason, self.done = State.IDLE, Reason.NONE, False
         self.error, self.error_position, self.error_address = ErrorCode.NONE, 0, 0
-        self.index, self.position, self._stop = 0, 0, False
+        self.index, self.position, self._stop, self._recorded = 0, 0, False, False
         self._picked, self._target = 0, None
         self.records.clear()
 
@@ -84,6 +84,7 @@ class Sequencer:
         get = self.registers.get
         self.done, self._stop, self.reason, self.state = False, False, Reason.NONE, State.RUN
         self.records.clear()
+        self._recorded = False
         self.machine.forget()  # the host may have written to the image
         self._commands.clear()
         self._mode = Mode(get("mode", "run"))
@@ -99,7 +100,7 @@ class Sequencer:
             next(self._run)
         except StopIteration as end:
             if end.value != Reason.BOOTED:
-                self.counters["cycles"] += run_end_cycles(self.cfg, scoring=end.value == Reason.SCORED)
+                self.counters["cycles"] += run_end_cycles(self.cfg, scoring=not self._recorded)
             self._finish(end.value, State.IDLE)
         except Fault as fault:
             self.error, self.error_position, self.error_address = fault.code, self.position, fault.address
@@ -156,7 +157,7 @@ class Sequencer:
         while True:
             token = self._checked(int(self.prompt[self.position]))
             end = self._section(sweep, Place(token, self.position, n_prompt - 1, encoding=True), wanted=True)
-            self.counters["cycles"] += SWEEP_OVERHEAD
+            self.counters["cycles"] += SWEEP_OVERHEAD if end > sweep else 0
             if self._commands[end].opcode == Opcode.HALT:
                 self.position = 0
                 return Reason.ENCODED
@@ -180,12 +181,14 @@ class Sequencer:
 
     def _section(self, index, at, wanted):
         """Run commands until HALT or SWEEP; returns the index of that command."""
-        get, counters, last = self.registers.get, self.counters, None
-        trace, self.machine.logits_end = get("mode", "trace"), 0
+        get, counters, last, first = self.registers.get, self.counters, None, index
+        trace, self.machine.logits_end, records = get("mode", "trace"), 0, self.records.tokens
         while True:
             self.index = index
             command = self._fetch(index)
             if command.opcode in (Opcode.HALT, Opcode.SWEEP):
+                # Nothing but a HALT: the record of the section before may still be on its way.
+                self._recorded = self.records.tokens > records or index == first and self._recorded
                 return index
             index += 1
             if command["head"] and not wanted:
