@@ -87,7 +87,7 @@ def test_the_selftest_passes_and_brings_the_model_back(opened, tmp_path):
     (tmp_path / "mine.loom").write_bytes(write_image(compile_model(config, tensors, TINY, logit_scale=64.0)))
     overlay.load(tmp_path / "mine.loom")
     outcome = overlay.selftest()
-    assert outcome.passed and len(outcome.operators) == 8, outcome
+    assert outcome.passed and len(outcome.operators) >= 8, outcome
     made = [token.id for token in overlay.spikeloom.generate([3], 4, ignore_end=True)]
     assert made == IntegerModel(config, tensors).generate([3], 4)
     with pytest.raises(SpikeloomError, match="No model with a tokenizer"):

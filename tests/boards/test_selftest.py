@@ -22,11 +22,13 @@ from spikeloom.model.random_model import random_model
 
 TINY = preset("tiny")
 MODE = register_map(TINY).address("mode")
-OPERATORS = {"EMBED", "FIRE", "LINEAR QKV", "ATTEND WTA", "LINEAR RESIDUAL", "LINEAR SPIKES", "LINEAR LOGITS", "PICK"}
+OPERATORS = {"EMBED", "FIRE NI_LIF", "FIRE LIF_HARD", "FIRE T_LIF", "FIRE LIF_SUBTRACT", "LINEAR QKV", "LINEAR RESIDUAL", "LINEAR SPIKES",
+             "LINEAR ADD_SPIKES", "LINEAR LOGITS", "ATTEND WTA", "ATTEND SSA", "ATTEND SFSA", "PICK"}
 
 
 @pytest.fixture(scope="module")
 def cases():
+    """Those of the smallest machine; making them takes seconds."""
     return list(golden.cases(TINY))
 
 
@@ -119,7 +121,7 @@ def test_files_of_others_are_refused(cases, tmp_path):
     path = tmp_path / "g.npz"
     golden.write(path, cases[:1])
     with pytest.raises(golden.BadGolden, match="for a machine of fingerprint"):
-        golden.read(path, replace(TINY, program_words=256))
+        golden.read(path, replace(TINY, resident_words=2048))
     for data in (b"", b"PK\x03\x04", path.read_bytes()[:500]):
         path.write_bytes(data)
         with pytest.raises(golden.BadGolden):
@@ -158,6 +160,6 @@ def test_dumps_that_were_cut_short_lose_whole_rows():
     image = compile_model(config, tensors, TINY, logit_scale=64.0, trace_dumps=True)
     groups = sum(c["groups"] for c in image.program if c.opcode == Opcode.DUMP and not c["head"])
     words = np.arange(groups * TINY.lanes * 2 - 3, dtype=np.int32)
-    rows = by_operator(words, image.program, 3, 1, TINY.lanes)
+    rows = by_operator(words, image, 3, 1, TINY.lanes)
     assert len(rows["layer0.in"]) == 2 and len(rows["layer1.down"]) == 1
     assert rows["embed"].shape == (2, ceil_div(config.width, TINY.lanes) * TINY.lanes)

@@ -11,19 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from ..arch.commands import TRACED, Opcode
-from ..arch.config import AcceleratorConfig
+from ..arch.config import AcceleratorConfig, FitError, ModelConfig
 from ..arch.layout import TRACE_DTYPE, Image, read_image, write_image
 from ..arch.numerics import checksum, noise_table, pick
 from ..compiler import compile_model
-from ..driver.verify import covered
+from ..driver.verify import Machine
 from ..model.integer_model import IntegerModel
 from ..model.random_model import TINY, random_model
-from .dumps import PREFIX
+from .dumps import PREFIX, order
 
 GOLDEN_VERSION = 1
 _LOGIT_SCALE = 64.0
-_PROMPT = (1, 2, 3)
-_TOKENS = 6
+_PROMPT, _TOKENS = (1, 2, 3), 6
+_TEXT = (1, 2, 3, 4, 5)
 
 
 class BadGolden(ValueError):
@@ -40,7 +40,7 @@ class Golden:
     prompt: tuple[int, ...]
     #: temperature, top_k, seed.
     sampling: tuple[float, int, int]
-    #: int64 [n, 4]: id, position, logit, best logit of each token to make.
+    #: int64 [n, 4]: id, position, logit, best logit of each token to make, or of each that an encoder gives.
     tokens: np.ndarray
     #: TRACE_DTYPE: checksum, command and position, in order of execution.
     records: np.ndarray
@@ -48,19 +48,54 @@ class Golden:
     words: np.ndarray
     known: np.ndarray
 
+    @property
+    def encodes(self) -> bool:
+        """The network reads a text as a whole."""
+        return bool(self.image.card["model"].get("bidirectional"))
+
+    @property
+    def n_made(self) -> int:
+        """Tokens that the device makes after the prompt."""
+        return 0 if self.encodes else len(self.tokens)
+
+
+#: Name -> (change of the shape, bits of a weight, streamed, sampling).
+_CASES = {
+    "winner-take-all, 8-bit weights, resident": ({}, 8, "none", (0.0, 0, 0)),
+    "winner-take-all, 4-bit weights, streamed": ({}, 4, "all", (0.8, 4, 7)),
+    "winner-take-all, ternary weights, resident": ({}, 2, "none", (1.0, 0, 9)),
+    "LIF over two time steps, SSA": ({"neuron": "lif_hard", "steps": 2, "leak": 2, "attention": "ssa"}, 8, "none", (0.0, 0, 0)),
+    "ternary LIF, binary embedding": ({"neuron": "t_lif", "embedding": "spikes"}, 8, "all", (0.0, 0, 0)),
+    "encoder, SFSA, spikes in the residual": (
+        {"neuron": "lif_subtract", "steps": 2, "leak": 3, "attention": "sfsa", "residual": "spike_sum", "spike_shift": 4,
+         "bidirectional": True, "head": "final"}, 8, "none", (0.0, 0, 0)),
+}
+_LEVELS = ("level_in", "level_v", "level_attn", "level_mid", "level_hidden", "level_final")
+
+
+def shape_of(cfg: AcceleratorConfig, changes: dict, bits: int) -> ModelConfig:
+    """The smallest network that a machine runs, with these changes."""
+    width = max(TINY.width, cfg.lanes, 2 * cfg.segment)
+    spiking = {} if changes.get("neuron", "ni_lif") == "ni_lif" else dict.fromkeys(_LEVELS, 1)
+    return replace(TINY, width=width, hidden=max(TINY.hidden, 2 * cfg.lanes), context=min(TINY.context, 16), weight_bits=bits,
+                   **(spiking | changes))
+
 
 def cases(cfg: AcceleratorConfig) -> Iterator[Golden]:
-    """The cases of a machine: all weight formats, resident and streamed rows, greedy and sampled tokens."""
-    width = max(TINY.width, cfg.lanes, 2 * cfg.segment)
-    shape = replace(TINY, width=width, hidden=max(TINY.hidden, 2 * cfg.lanes))
-    for seed, (bits, streamed, sampling) in enumerate([(8, "none", (0.0, 0, 0)), (4, "all", (0.8, 4, 7)), (2, "none", (1.0, 0, 9))]):
-        config, tensors = random_model(seed, replace(shape, weight_bits=bits))
-        image = compile_model(config, tensors, cfg, logit_scale=_LOGIT_SCALE, streamed=streamed, trace_dumps=True)
-        place = "resident" if streamed == "none" else "streamed"
-        yield make(f"{bits}-bit weights, {place}", image, IntegerModel(config, tensors), cfg, sampling=sampling)
+    """The cases of a machine: operators, weight formats, resident and streamed rows, greedy and sampled tokens.
+
+    What does not fit the machine is left out.
+    """
+    for seed, (name, (changes, bits, streamed, sampling)) in enumerate(_CASES.items()):
+        config, tensors = random_model(seed, shape_of(cfg, changes, bits))
+        try:
+            image = compile_model(config, tensors, cfg, logit_scale=_LOGIT_SCALE, streamed=streamed, trace_dumps=True)
+        except FitError:
+            continue
+        yield make(name, image, IntegerModel(config, tensors), cfg, sampling=sampling)
 
 
-def make(name: str, image: Image, model: IntegerModel, cfg: AcceleratorConfig, *, prompt: tuple[int, ...] = _PROMPT,
+def make(name: str, image: Image, model: IntegerModel, cfg: AcceleratorConfig, *, prompt: tuple[int, ...] | None = None,
          n_new: int = _TOKENS, sampling: tuple[float, int, int] = (0.0, 0, 0)) -> Golden:
     """What a device must make of a prompt.
 
@@ -70,34 +105,47 @@ def make(name: str, image: Image, model: IntegerModel, cfg: AcceleratorConfig, *
         Of that model, compiled with dumps.
     model : IntegerModel
         Cleared here.
+    prompt : tuple of int, optional
+        A few tokens unless told.
     sampling : temperature, top_k, seed
     """
-    program = image.program
-    first = next(i for i, command in enumerate(program) if command.opcode == Opcode.EMBED)
-    temperature, top_k, seed = sampling
-    options = {"noise": noise_table(temperature, image.card["logit_scale"]), "top_k": top_k, "seed": seed} if temperature else {}
     model.clear()
-    tokens, records, words = [], [], []
-    token = prompt[0]
-    for position in range(len(prompt) + n_new - 1):
-        wanted = position >= len(prompt) - 1
-        trace = model.step(token, position, head=wanted)
-        for index, command in enumerate(program[first:], first):
-            if command["head"] and not wanted:
-                continue
-            if command.opcode in TRACED:
-                values = covered(command, trace[command.label], cfg.lanes, -(1 << (cfg.acc_width - 1)))
-                records.append((checksum(values, cfg.lanes), index, position))
-            elif command.opcode == Opcode.DUMP:
-                words.append(_padded(trace[command.label.removeprefix(PREFIX)], command["groups"] * cfg.lanes))
-        if wanted:
-            logits = trace["logits"]
-            token = int(pick(logits, position=position, **options))
-            tokens.append((token, position, int(logits[token]), int(logits.max())))
-        else:
-            token = prompt[position + 1]
+    if model.config.bidirectional:
+        prompt, n_new = prompt or _TEXT, 0
+        traces = model.encode(list(prompt))
+        tokens = [_token(trace["logits"], position, {}) for position, trace in enumerate(traces) if "logits" in trace]
+    else:
+        prompt = prompt or _PROMPT
+        traces, tokens = _write(image, model, prompt, n_new, sampling)
+    machine, program = Machine.of(image, lanes=cfg.lanes, acc_width=cfg.acc_width), image.program
+    records, words = [], []
+    for index, position in order(image, len(prompt), n_new):
+        command, trace = program[index], traces[position]
+        if command.opcode in TRACED:
+            records.append((checksum(machine.covered(command, trace), cfg.lanes), index, position))
+        elif command.opcode == Opcode.DUMP:
+            words.append(_padded(trace[command.label.removeprefix(PREFIX)].reshape(-1), command["groups"] * cfg.lanes))
     return Golden(name, image, tuple(prompt), sampling, np.array(tokens, np.int64), np.array(records, TRACE_DTYPE),
                   np.concatenate([values for values, _ in words]), np.concatenate([known for _, known in words]))
+
+
+def _write(image, model, prompt, n_new, sampling):
+    """(traces by position, tokens made) of a decoder."""
+    temperature, top_k, seed = sampling
+    options = {"noise": noise_table(temperature, image.card["logit_scale"]), "top_k": top_k, "seed": seed} if temperature else {}
+    traces = [model.step(token, position, head=False) for position, token in enumerate(prompt[:-1])]
+    token, tokens = prompt[-1], []
+    for _ in range(n_new):
+        traces.append(model.step(token, len(traces)))
+        tokens.append(_token(traces[-1]["logits"], len(traces) - 1, options))
+        token = tokens[-1][0]
+    return traces, tokens
+
+
+def _token(logits, position, options):
+    """(id, position, logit, best logit)."""
+    chosen = int(pick(logits, position=position, **options))
+    return chosen, position, int(logits[chosen]), int(logits.max())
 
 
 def _padded(values, size):

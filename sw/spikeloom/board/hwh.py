@@ -19,7 +19,7 @@ RANGE_BYTES = 0x1_0000
 CONTROLLER_OFFSET = RANGE_BYTES
 _ACCESS = {Access.RO: "read-only", Access.RW: "read-write", Access.W1P: "write-only", Access.WO: "write-only"}
 _LARGEST_DIVISOR = 63
-_PROCESSOR, _CONTROLLER, _CONCAT, _RESET, _CONNECT = "ps", "axi_intc_0", "xlconcat_0", "proc_sys_reset_0", "smartconnect_0"
+_PROCESSOR, _CONTROLLER, _RESET, _CONNECT = "ps", "axi_intc_0", "proc_sys_reset_0", "smartconnect_0"
 
 
 class NoDivisors(ValueError):
@@ -210,9 +210,6 @@ def _add_infrastructure(design, board):
                                  ("irq", "O", "INTERRUPT")):
         design.pin(module, pin, direction, kind=kind)
     _bus(module, "s_axi", "SLAVE", net=f"{_CONNECT}_M01_AXI")
-    module = design.module(_CONCAT, "xilinx.com:ip:xlconcat:2.1", parameters={"NUM_PORTS": 1, "IN0_WIDTH": 1, "dout_width": 1})
-    design.pin(module, "In0", "I")
-    design.pin(module, "dout", "O")
     module = design.module(_RESET, "xilinx.com:ip:proc_sys_reset:5.0")
     for pin, direction, kind in (("slowest_sync_clk", "I", "clk"), ("ext_reset_in", "I", "rst"), ("peripheral_aresetn", "O", "rst")):
         design.pin(module, pin, direction, kind=kind)
@@ -232,5 +229,4 @@ def _wire(design, board):
     design.net("ps_resetn", (_PROCESSOR, reset), (_RESET, "ext_reset_in"))
     design.net("resetn", (_RESET, "peripheral_aresetn"), (CELL, RESET), (_CONNECT, RESET), (_CONTROLLER, "s_axi_aresetn"))
     design.net("core_irq", (CELL, INTERRUPT), (_CONTROLLER, "intr"))
-    design.net("controller_irq", (_CONTROLLER, "irq"), (_CONCAT, "In0"))
-    design.net("ps_irq", (_CONCAT, "dout"), (_PROCESSOR, interrupt))
+    design.net("controller_irq", (_CONTROLLER, "irq"), (_PROCESSOR, interrupt))

@@ -69,6 +69,6 @@ def watch(device: Device, model: str, prompt: list[int], n_new: int) -> Firing:
 
 def firing(words: np.ndarray, image, prompt: list[int], made: list[int], cfg: AcceleratorConfig) -> Firing:
     """The spike tensors in the dumps of a run."""
-    outputs = by_operator(words, image.program, len(prompt), len(made), cfg.lanes)
+    outputs = by_operator(words, image, len(prompt), len(made), cfg.lanes)
     levels = {name: values for name, values in outputs.items() if name.rpartition(".")[2] in _TENSORS}
     return Firing(levels, [*prompt, *made])

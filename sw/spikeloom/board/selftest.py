@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..arch.commands import Attention, Opcode, Sink
+from ..arch.commands import Attention, Neuron, Opcode, Sink
 from ..driver.device import Device
 from ..driver.errors import SpikeloomError
 from .dumps import places
@@ -35,7 +35,7 @@ class Outcome:
         line[1] += not equal
 
     def __str__(self) -> str:
-        lines = [f"{name:16} {compared:6} compared  {differ} differ" for name, (compared, differ) in self.operators.items()]
+        lines = [f"{name:20} {compared:6} compared  {differ} differ" for name, (compared, differ) in self.operators.items()]
         return "\n".join([*lines, self.first or "No difference."])
 
 
@@ -61,14 +61,19 @@ def operator(command) -> str:
         return f"LINEAR {Sink(command['sink']).name}"
     if command.opcode == Opcode.ATTEND:
         return f"ATTEND {Attention(command['attention']).name}"
+    if command.opcode == Opcode.FIRE:
+        return f"FIRE {Neuron(command['neuron']).name}"
     return command.opcode.name
 
 
 def _run(device, case, outcome):
-    temperature, top_k, seed = case.sampling
     device.load(case.image)
-    made = list(device.generate(case.prompt, len(case.tokens), temperature=temperature, top_k=top_k, seed=seed, ignore_end=True,
-                                trace=True))
+    if case.encodes:
+        made = device.encode(case.prompt, trace=True)
+    else:
+        temperature, top_k, seed = case.sampling
+        made = list(device.generate(case.prompt, len(case.tokens), temperature=temperature, top_k=top_k, seed=seed, ignore_end=True,
+                                    trace=True))
     program = case.image.program
     records, words = device.trace_records(), device.dump_words()
     for number, want in enumerate(case.records):
@@ -102,7 +107,7 @@ def _difference(case, want, got, words, lanes):
 def _channel(case, want, words, lanes):
     """(channel, expected, got) of the first difference in the dump of an operator, or None."""
     label, position = case.image.program[want["command"]].label, want["position"]
-    ranges = [(first, end) for here, dumped, first, end in places(case.image.program, len(case.prompt), len(case.tokens), lanes)
+    ranges = [(first, end) for here, dumped, first, end in places(case.image, len(case.prompt), case.n_made, lanes)
               if (here, dumped) == (position, label)]
     if not ranges:
         return None
