@@ -91,3 +91,10 @@ def test_an_encoding_is_the_sum_of_its_sweeps():
     assert report.by_label["overhead"] == 7 * SWEEP_OVERHEAD + run_end_cycles(SIM)
     assert report.by_label["in"] == 7 * command_cycles(SIM, fire)
     assert report.by_label["up"] == sum(command_cycles(SIM, linear("up"), rows=[i]) for i in range(3))
+
+
+def test_a_last_halt_hides_behind_the_last_record():
+    fire, sweep, halt = Command(Opcode.FIRE, {"groups": 4, "dst": 1}, "in"), Command(Opcode.SWEEP, {}), Command(Opcode.HALT, {})
+    traces = [{"in": np.zeros(64, int)}] * 2
+    report = encoding_report(SIM, [fire, sweep, halt], traces, [4, 5], entry=0)
+    assert report.by_label["overhead"] == 2 * SWEEP_OVERHEAD + run_end_cycles(SIM)
