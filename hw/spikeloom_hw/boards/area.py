@@ -1,0 +1,271 @@
+"""What a machine costs on an FPGA, by Yosys: counts before placement, upper bounds where later tools merge more.
+
+`python -m spikeloom_hw.boards.area pynq_z2` exports the machine, maps it unit by unit, and notes the figures in
+`results/area.json`. A unit that has not changed since it was mapped last is not mapped again.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from spikeloom.arch.config import AcceleratorConfig
+from spikeloom.arch.presets import PRESETS, preset
+
+from ..export import to_verilog
+from . import yosys
+from .area_units import Unit, cut
+from .boards import TARGETS, Target
+from .core import ExportedCore, export_core, stub
+from .openxc7 import TOP, Zynq7Top
+from .openxc7_netlist import check_netlist, doubts
+
+#: Where the figures are kept, from the root of a checkout.
+RESULT = Path("results/area.json")
+#: Look-up tables that a cell of LUT memory or a shift register occupies.
+LUT_MEMORY = {
+    "RAM32X1S": 1, "RAM64X1S": 1, "RAM32X1D": 2, "RAM64X1D": 2, "RAM32X2S": 2, "RAM128X1S": 2, "RAM128X1D": 4, "RAM256X1S": 4,
+    "RAM32M": 4, "RAM64M": 4, "RAM32M16": 8, "RAM64M8": 8, "RAM64X8SW": 8, "RAM256X1D": 8, "RAM512X1S": 8,
+    "SRL16": 1, "SRL16E": 1, "SRLC16E": 1, "SRLC32E": 1,
+}
+#: Logic cells. An inverter of its own takes a look-up table unless a later tool merges it.
+LOGIC = {"LUT1", "LUT2", "LUT3", "LUT4", "LUT5", "LUT6", "INV"}
+FLIP_FLOPS = {"FDRE", "FDSE", "FDCE", "FDPE", "FDRE_1", "FDSE_1", "FDCE_1", "FDPE_1", "LDCE", "LDPE"}
+#: In 36-kilobit blocks.
+BLOCK_RAMS = {"RAMB36E1": 1.0, "RAMB36E2": 1.0, "RAMB18E1": 0.5, "RAMB18E2": 0.5}
+MULTIPLIERS = {"DSP48E1", "DSP48E2"}
+#: Cells that cost nothing of what is counted here.
+FREE = {"CARRY4", "CARRY8", "MUXF7", "MUXF8", "MUXF9", "BUFG", "PS7", "IBUF", "OBUF", "$scopeinfo"}
+KINDS = ("lut", "lut_memory", "ff", "bram", "uram", "dsp")
+#: Arithmetic that the core must not hold; Yosys may make it of look-up tables, so it is looked for before mapping.
+FORBIDDEN = ("$mul", "$macc", "$div", "$mod", "$divfloor", "$modfloor", "$pow")
+
+
+def cost(cells: dict[str, int]) -> dict[str, float]:
+    """Resources of cells by type; ``lut`` includes ``lut_memory``.
+
+    Raises
+    ------
+    ValueError
+        Names a type that this table does not know: nothing is left out in silence.
+    """
+    total = dict.fromkeys(KINDS, 0)
+    for kind, count in cells.items():
+        if kind in LOGIC:
+            total["lut"] += count
+        elif kind in LUT_MEMORY:
+            total["lut"] += count * LUT_MEMORY[kind]
+            total["lut_memory"] += count * LUT_MEMORY[kind]
+        elif kind in FLIP_FLOPS:
+            total["ff"] += count
+        elif kind in BLOCK_RAMS:
+            total["bram"] += count * BLOCK_RAMS[kind]
+        elif kind == "URAM288":
+            total["uram"] += count
+        elif kind in MULTIPLIERS:
+            total["dsp"] += count
+        elif kind not in FREE:
+            raise ValueError(f"Yosys made cells of type {kind}, whose size is not known here; add it to spikeloom_hw.boards.area.")
+    return total
+
+
+def add_up(parts) -> dict[str, float]:
+    """Sum of several costs."""
+    return {kind: sum(part[kind] for part in parts) for kind in KINDS}
+
+
+def breakdown(units: dict[str, dict[str, int]], top: str) -> tuple[dict, dict, dict]:
+    """Total cost, cost and number of each unit, and count of each cell, from the cells of each unit.
+
+    A unit's cost leaves out the units inside it, so that they add up to the total.
+
+    Parameters
+    ----------
+    units : dict
+        Cells by type of each module; a type that is a module here is an instance of it.
+    top : str
+        Module that holds all others.
+    """
+    numbers, cells = dict.fromkeys(units, 0), {}
+
+    def visit(name, times):
+        numbers[name] += times
+        for kind, count in units[name].items():
+            if kind in units:
+                visit(kind, times * count)
+            else:
+                cells[kind] = cells.get(kind, 0) + times * count
+
+    visit(top, 1)
+    parts = {}
+    for name, number in numbers.items():
+        own = cost({kind: count for kind, count in units[name].items() if kind not in units})
+        parts[name] = {"number": number} | {kind: value * number for kind, value in own.items()}
+    return add_up(parts.values()), parts, cells
+
+
+_COMMANDS = """read_verilog unit.v
+tee -o forbidden.txt select -list {forbidden}
+synth_xilinx -family {family} -top {module} -flatten -noiopad -noclkbuf
+tee -o cells.json stat -json
+select {module}
+write_rtlil -selected mapped.il
+"""
+
+
+def map_unit(tool: yosys.Yosys, unit: Unit, family: str, cache: Path, *, deadline_s: float) -> tuple[Path, dict]:
+    """Map one unit, unless `cache` has it already.
+
+    Returns
+    -------
+    Path
+        Folder with the unit's ``mapped.il``.
+    dict
+        ``cells`` by type and ``forbidden``, the arithmetic cells it had before mapping.
+
+    Raises
+    ------
+    YosysError
+        When Yosys fails or takes too long.
+    """
+    commands = _COMMANDS.format(family=family, module=unit.module, forbidden=" ".join(f"t:{kind}" for kind in FORBIDDEN))
+    folder = cache / unit.key(commands, tool.version)[:24]
+    record = folder / "record.json"
+    if not record.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "unit.v").write_text(unit.stubs + unit.text, encoding="utf-8")
+        tool.run(commands, folder, deadline_s=deadline_s)
+        modules = {name.lstrip("\\"): entry for name, entry in json.loads((folder / "cells.json").read_text())["modules"].items()}
+        cells = {kind.lstrip("\\"): count for kind, count in modules[unit.module.lstrip("\\")]["num_cells_by_type"].items()}
+        forbidden = [line for line in (folder / "forbidden.txt").read_text().split() if "/" in line]
+        record.write_text(json.dumps({"unit": unit.name, "cells": cells, "forbidden": forbidden}))
+    return folder, json.loads(record.read_text())
+
+
+def write_netlist(tool: yosys.Yosys, folders: list[Path], top: str, folder: Path, *, deadline_s: float) -> Path:
+    """Join mapped units into one flat netlist (Yosys's JSON) for place and route."""
+    read = "".join(f"read_rtlil {(part / 'mapped.il').resolve()}\n" for part in folders)
+    script = ("read_verilog -lib -specify +/xilinx/cells_sim.v\nread_verilog -lib +/xilinx/cells_xtra.v\n" f"{read}"
+              f"hierarchy -check -top {top}\nflatten -noscopeinfo\nclean\nselect {top}\nwrite_json -selected {top}.json\n")
+    tool.run(script, folder, name="netlist", deadline_s=deadline_s)
+    return folder / f"{top}.json"
+
+
+def family_of(cfg: AcceleratorConfig) -> str:
+    """Family that a preset is mapped to: that of its board, xc7 where it has none."""
+    target = target_of(cfg)
+    return "xcup" if target and not target.board.zynq7 else "xc7"
+
+
+def target_of(cfg: AcceleratorConfig) -> Target | None:
+    """First board that a preset is for."""
+    return next((target for target in TARGETS.values() if target.board.preset == cfg.name), None)
+
+
+def synthesise(cfg: AcceleratorConfig, core: ExportedCore, folder: Path, *, cache: Path, deadline_s: float = 4 * 3600) -> dict:
+    """Map one machine; on a Zynq-7000 with the processing system around it, whose flat netlist is left in ``folder`` and checked.
+
+    Returns
+    -------
+    dict
+        Of `results/area.json`, section ``machines``.
+
+    Raises
+    ------
+    YosysError
+        When Yosys is missing, fails or takes too long.
+    ValueError
+        When the netlist is not what the open flow can take; names what is wrong.
+    """
+    tool, target, family = yosys.find(), target_of(cfg), family_of(cfg)
+    units = cut(core.path.read_text(encoding="utf-8"))
+    if target is not None and target.board.zynq7:
+        text = to_verilog(Zynq7Top(target, core.ports), TOP)
+        (folder / f"{TOP}.v").write_text(text, encoding="utf-8")
+        units.append(Unit("processing system", TOP, text, stub(core.ports)))
+    parts, folders, forbidden = {}, [], 0
+    for number, unit in enumerate(units):
+        print(f"{number + 1}/{len(units)} {unit.name}", flush=True)
+        where, record = map_unit(tool, unit, family, cache, deadline_s=deadline_s)
+        folders.append(where)
+        parts[unit.module.lstrip("\\")] = record["cells"]
+        forbidden += len(record["forbidden"])
+    top = units[-1].module
+    total, components, cells = breakdown(parts, top)
+    names = {unit.module.lstrip("\\"): unit.name for unit in units}
+    record = {
+        "label": "[synth]", "yosys": tool.version, "family": family, "fingerprint": f"{cfg.fingerprint:#010x}",
+        "verilog_sha256": core.sha256, **total, "multipliers": int(total["dsp"]) + forbidden, "cells": dict(sorted(cells.items())),
+        "components": {names[name]: {kind: value for kind, value in part.items() if value}
+                       for name, part in sorted(components.items(), key=lambda item: -item[1]["lut"])},
+    }
+    if target is not None:
+        limits = {"lut": target.luts, "ff": target.flip_flops, "bram": target.block_rams}
+        record |= {"part": target.part} | {f"{kind}_fraction": round(total[kind] / limit, 4) for kind, limit in limits.items()}
+    if top == TOP:
+        netlist = json.loads(write_netlist(tool, folders, TOP, folder, deadline_s=deadline_s).read_text())
+        problems = check_netlist(netlist, target, core.ports)
+        if problems:
+            raise ValueError("The netlist is not fit for the open flow: " + " ".join(problems))
+        record |= {"netlist": "checked", "doubts": doubts(netlist)}
+    return record
+
+
+def note(record: dict, name: str, path: Path) -> None:
+    """Add one machine's figures to the result file, with the keys that stand for the claim on the PYNQ-Z2."""
+    table = json.loads(path.read_text()) if path.exists() else {"label": "[synth]", "machines": {}}
+    table["machines"][name] = record
+    z2 = table["machines"].get("pynq_z2")
+    if z2:
+        table |= {"z2_lut_fraction": z2["lut_fraction"], "z2_bram_fraction": z2["bram_fraction"],
+                  "z2_multipliers": z2["multipliers"], "verilog_sha256": z2["verilog_sha256"]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+
+
+def text_of(record: dict, name: str) -> str:
+    """A machine's figures for people."""
+    part, version, verilog = record.get("part", record["family"]), record["yosys"], record["verilog_sha256"][:12]
+    lines = [f"{name} on {part}, Yosys {version} {record['label']}, Verilog {verilog}"]
+    for kind in KINDS:
+        share = record.get(f"{kind}_fraction")
+        lines.append(f"  {kind:<10} {record[kind]:>8g}" + (f"  {share:6.1%}" if share is not None else ""))
+    lines.append(f"  multipliers {record['multipliers']:>7}")
+    lines.append(f"  {'component':<28}{'number':>7}" + "".join(f"{kind:>11}" for kind in KINDS))
+    for part, costs in record["components"].items():
+        lines.append(f"  {part:<28}{costs['number']:>7}" + "".join(f"{costs.get(kind, 0):>11g}" for kind in KINDS))
+    lines += [f"  {doubt}" for doubt in record.get("doubts", ())]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; 0 done or fresh, 1 failed, 4 stale."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("presets", nargs="*", default=["pynq_z2"], metavar="PRESET", help=f"of {', '.join(PRESETS)}")
+    parser.add_argument("--check", action="store_true", help="only say whether the figures belong to the Verilog of now")
+    parser.add_argument("--work", type=Path, default=Path("build/area"))
+    parser.add_argument("--result", type=Path, default=RESULT)
+    parser.add_argument("--deadline", type=float, default=4 * 3600, help="seconds for one unit")
+    options = parser.parse_args(arguments)
+    code = 0
+    for name in options.presets:
+        cfg = preset(name)
+        core = export_core(cfg, options.work / name)
+        if options.check:
+            known = json.loads(options.result.read_text())["machines"].get(name) if options.result.exists() else None
+            fresh = known is not None and known["verilog_sha256"] == core.sha256
+            print(f"{name}: {'fresh' if fresh else 'STALE, run: make area' if known else 'never measured, run: make area'}")
+            code = code if fresh else 4
+            continue
+        try:
+            record = synthesise(cfg, core, options.work / name, cache=options.work / "units", deadline_s=options.deadline)
+        except (yosys.YosysError, ValueError) as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            return 1
+        note(record, name, options.result)
+        print(text_of(record, name))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
