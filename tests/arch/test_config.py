@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from spikeloom.arch.config import AcceleratorConfig, FitError, ModelConfig, check_fit
+from spikeloom.arch.config import HEADS, AcceleratorConfig, FitError, ModelConfig, check_fit
 from spikeloom.arch.presets import PRESETS, preset
 
 MODEL = ModelConfig(name="m", vocabulary=512, context=256, width=64, layers=5, heads=4, hidden=192)
@@ -20,15 +20,42 @@ def test_models_survive_their_dictionary():
     {"width": 65}, {"vocabulary": 1}, {"layers": 0}, {"level_v": 0}, {"level_in": 9}, {"top_k": 0}, {"top_k": 9},
     {"rank_shifts": (0,)}, {"rank_shifts": (0, 1, 2, 8)}, {"recency": (1,)}, {"recency": (16,) * 4}, {"weight_bits": 3},
     {"embed_shift": 9}, {"end_token": 512},
+    {"neuron": "relu"}, {"attention": "softmax"}, {"residual": "none"}, {"head": "mean"}, {"embedding": "learned"},
+    {"steps": 0}, {"steps": 9, "neuron": "lif_soft"}, {"steps": 2}, {"leak": 0}, {"leak": 16}, {"spike_shift": 9},
+    {"attention": "ssa"}, {"bidirectional": True, "residual": "all_spikes"}, {"classes": 3}, {"bidirectional": True, "classes": 513},
 ])
 def test_models_that_cannot_be(changes):
     with pytest.raises(ValueError, match=r"\.$"):
         replace(MODEL, **changes)
 
 
+def test_levels_are_those_of_leveled_neurons():
+    assert MODEL.leveled and MODEL.level("attn") == MODEL.value_level == 4
+    binary = replace(MODEL, neuron="lif_hard", steps=4, attention="ssa")
+    assert not binary.leveled and binary.level("attn") == binary.value_level == 1
+
+
+def test_heads_read_one_time_step_or_all():
+    deep = replace(MODEL, neuron="t_lif", steps=4)
+    assert [replace(deep, head=head).head_steps for head in HEADS] == [4, 4, 4, 1]
+    assert replace(deep, bidirectional=True, classes=3).outputs == 3 and deep.outputs == 512
+
+
+def test_labels_name_the_time_step_where_there_are_several():
+    assert MODEL.label("layer0.in", 0) == "layer0.in"
+    assert replace(MODEL, neuron="i_lif", steps=2).label("layer0.in", 1) == "layer0.in@1"
+
+
+def test_models_of_before_time_steps_still_load():
+    old = {name: value for name, value in MODEL.to_dict().items() if name not in (
+        "neuron", "steps", "leak", "attention", "bidirectional", "residual", "spike_shift", "embedding", "head", "classes")}
+    assert ModelConfig.from_dict(old) == MODEL
+
+
 @pytest.mark.parametrize("changes", [
     {"cols": 48}, {"lanes": 64}, {"lanes": 1}, {"rows": 0}, {"max_width": 96}, {"max_neurons": 128}, {"max_vocabulary": 1001},
     {"kv_positions": 100}, {"k_max": 9}, {"level_max": 1}, {"data_width": 32}, {"acc_width": 25}, {"score_banks": 1},
+    {"membrane_words": 0}, {"membrane_words": 513}, {"residual_slots": 0}, {"residual_slots": 257},
 ])
 def test_machines_that_cannot_be(changes):
     with pytest.raises(ValueError, match=r"\.$"):
@@ -58,8 +85,11 @@ def test_unknown_presets_are_named():
 
 def test_gathered_values_and_scores_fit_their_widths():
     for cfg in PRESETS.values():
-        assert cfg.k_max * cfg.level_max << 7 < 1 << cfg.gather_width <= 1 << cfg.acc_width - 1
-        assert cfg.max_width < 1 << cfg.score_width
+        largest = 1 << cfg.gather_width - 1  # signed
+        assert cfg.k_max * cfg.level_max << 7 < largest <= 1 << cfg.acc_width - 1
+        assert cfg.max_context * cfg.level_max < largest and cfg.max_context * cfg.max_width < largest
+        assert cfg.max_width < 1 << cfg.score_width - 1
+        assert cfg.level_max < (1 << cfg.level_bits) - 1  # all ones is -1
 
 
 def test_machines_have_a_name():
