@@ -12,7 +12,7 @@ DEVICE ?= rtl
 PRESET ?= pynq_z2
 
 .DEFAULT_GOAL := help
-.PHONY: help generate test test-boards check-fast lint verilog train eval clean
+.PHONY: help generate test test-boards test-synth check-fast lint verilog area bitstream boards-table train eval clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -42,6 +42,30 @@ verilog: ## write the Verilog of a preset to build/verilog (PRESET)
 	$(call need,cli hw)
 	@mkdir -p build/verilog
 	$(BIN)/spikeloom verilog --preset $(PRESET) --output build/verilog/spikeloom_$(PRESET).v
+
+# Yosys and what else a bitstream needs from PyPI, in an environment of its own.
+TOOLCHAIN ?= vivado
+PRESETS   ?= pynq_z2
+SYNTH     := build/synth-venv
+need_synth = @$(PYTHON) tools/bootstrap.py --venv $(SYNTH) $(1)
+
+area: ## count what presets take on an FPGA, by Yosys, into results/area.json (PRESETS)
+	$(call need_synth,hw synth)
+	$(SYNTH)/bin/python -m spikeloom_hw.boards.area $(PRESETS) $(ARGS)
+	@$(SYNTH)/bin/python -m spikeloom_hw.boards.status
+
+bitstream: ## build for a board (BOARD=pynq_z1|pynq_z2|kv260|ulx3s, TOOLCHAIN=vivado|openxc7)
+	@test -n "$(BOARD)" || { echo "Say which board: make bitstream BOARD=pynq_z1, pynq_z2, kv260 or ulx3s"; exit 2; }
+	$(call need_synth,hw synth uart ecp5)
+	$(SYNTH)/bin/python -m spikeloom_hw.boards.build $(BOARD) --toolchain $(TOOLCHAIN) $(ARGS)
+	@$(SYNTH)/bin/python -m spikeloom_hw.boards.status
+
+test-synth: ## test the netlists that Yosys makes
+	$(call need_synth,cli hw sim synth dev)
+	$(SYNTH)/bin/python -m pytest -q tests/gateware/boards
+
+boards-table: ## write bitstreams/README.md from what the runs left
+	@PYTHONPATH=hw $(PYTHON) -m spikeloom_hw.boards.status
 
 train: ## train the stories model (ARGS)
 	$(call need,cli model)
