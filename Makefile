@@ -56,7 +56,7 @@ area: ## count what presets take on an FPGA, by Yosys, into results/area.json (P
 
 bitstream: ## build for a board (BOARD=pynq_z1|pynq_z2|kv260|ulx3s, TOOLCHAIN=vivado|openxc7)
 	@test -n "$(BOARD)" || { echo "Say which board: make bitstream BOARD=pynq_z1, pynq_z2, kv260 or ulx3s"; exit 2; }
-	$(call need_synth,hw synth uart ecp5)
+	$(call need_synth,hw synth$(if $(filter ulx3s,$(BOARD)), uart ecp5))
 	@$(SYNTH)/bin/python -m spikeloom_hw.boards.build $(BOARD) --toolchain $(TOOLCHAIN) $(ARGS); code=$$?; \
 		$(SYNTH)/bin/python -m spikeloom_hw.boards.status; exit $$code
 
