@@ -1,17 +1,18 @@
-"""`board.text` and `board.models`: the same answers as the packages that a board does not have."""
+"""`driver.byte_pairs` and `board.models`: the same answers as the packages that a board does not have."""
 
 import json
 import random
 import struct
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from spikeloom.arch.presets import preset
-from spikeloom.board import models, text
-from spikeloom.board.text import BoardText, UnknownTokenizer, open_text
+from spikeloom.board import models
 from spikeloom.compiler import compile_model
+from spikeloom.driver.byte_pairs import Tokenizer, UnknownTokenizer
 from spikeloom.driver.errors import BadImage, PromptError
 from spikeloom.driver.text import Stream, Text
 from spikeloom.model import store
@@ -20,34 +21,45 @@ from spikeloom.model.random_model import TINY, random_model
 NAMES = [name for name in store.available() if (store.find(name) / "tokenizer.json").is_file()]
 
 
+@pytest.fixture
+def alone(monkeypatch):
+    """As on a board: the package `tokenizers` is not there."""
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+
+
 def tokenizer_json(name):
     return (store.find(name) / "tokenizer.json").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_texts_and_ids_are_those_of_the_package(name, seed):
-    pytest.importorskip("tokenizers")
+    tokenizers = pytest.importorskip("tokenizers")
     source = tokenizer_json(name)
-    package, own = Text(source), BoardText(source)
-    characters = [token for token in json.loads(source)["model"]["vocab"] if len(token) == 1]
+    package, own = tokenizers.Tokenizer.from_str(source), Tokenizer.from_str(source)
+    vocabulary = json.loads(source)["model"]["vocab"]
+    characters = [token for token in vocabulary if len(token) == 1]
+    assert own.get_vocab() == package.get_vocab()
     for _ in range(500):
-        written = "".join(random.choices(characters, k=random.randint(1, 80)))
-        assert own.encode(written) == package.encode(written), repr(written)
-        ids = random.choices(range(len(json.loads(source)["model"]["vocab"])), k=12)
-        assert own.decode(ids) == package.decode(ids)
+        written = "".join(random.choices([*characters, "日", "é"], k=random.randint(1, 80)))
+        assert own.encode(written).ids == package.encode(written, add_special_tokens=False).ids, repr(written)
+        ids = random.choices(range(len(vocabulary)), k=12)
+        for skip in (True, False):
+            assert own.decode(ids, skip) == package.decode(ids, skip)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_prose_survives_the_round_trip_and_is_short(name):
-    own = BoardText(tokenizer_json(name))
+def test_prose_survives_the_round_trip_and_is_short(name, alone):
+    own = Text(tokenizer_json(name))
+    assert type(own._tokenizer) is Tokenizer
     prose = "Once upon a time, there was a little girl named Lily. She loved to play."
     ids = own.encode(prose)
     assert own.decode(ids) == prose and len(ids) < len(prose) / 2
     assert "".join(Stream(own).over(ids)) == prose
+    assert own.encode_masked("Once <mask> a time", 7).count(7) == 1
 
 
-def test_what_cannot_be_said_is_named():
-    own = BoardText(tokenizer_json(NAMES[0]))
+def test_what_cannot_be_said_is_named(alone):
+    own = Text(tokenizer_json(NAMES[0]))
     with pytest.raises(PromptError, match=r"'日' \(U\+65E5\)"):
         own.encode("a日b")
     with pytest.raises(PromptError, match="empty"):
@@ -57,20 +69,14 @@ def test_what_cannot_be_said_is_named():
 @pytest.mark.parametrize("change", [
     lambda t: t["model"].update(byte_fallback=True), lambda t: t.update(normalizer={"type": "NFC"}),
     lambda t: t.update(decoder={"type": "ByteLevel"}), lambda t: t["pre_tokenizer"].update(type="ByteLevel")])
-def test_kinds_of_others_are_refused_with_a_remedy(change):
+def test_kinds_of_others_are_refused_with_a_remedy(change, alone):
     fields = json.loads(tokenizer_json(NAMES[0]))
     change(fields)
     with pytest.raises(UnknownTokenizer, match="pip install tokenizers"):
-        BoardText(json.dumps(fields))
-    with pytest.raises(BadImage, match="damaged"):
-        BoardText("{}")
-
-
-def test_the_package_is_used_where_it_is_installed(monkeypatch):
-    pytest.importorskip("tokenizers")
-    assert isinstance(open_text(tokenizer_json(NAMES[0])), Text)
-    monkeypatch.setattr(text.importlib.util, "find_spec", lambda name: None)
-    assert isinstance(open_text(tokenizer_json(NAMES[0])), BoardText)
+        Text(json.dumps(fields))
+    for damaged in ("{}", "", "[1]"):
+        with pytest.raises(BadImage, match="damaged"):
+            Text(damaged)
 
 
 # -- models -----------------------------------------------------------------------------------------------------

@@ -6,13 +6,12 @@ from pathlib import Path
 
 from ..driver.device import Device, Token
 from ..driver.errors import SpikeloomError
-from ..driver.text import Stream
+from ..driver.text import Stream, Text
 from . import golden
 from .clock import Clock, measure_clock
 from .models import image_of
 from .raster import Firing, watch
 from .selftest import Outcome, selftest
-from .text import open_text
 
 DEFAULT_MODEL = "stories-260k"
 GOLDEN = "selftest.npz"
@@ -65,7 +64,7 @@ class Session:
             When it does not exist or does not fit; what was loaded before is then still there.
         """
         image = image_of(model, self.spikeloom.cfg, *self._folders)
-        text = open_text(image.sections["tokenizer"].decode()) if "tokenizer" in image.sections else None
+        text = Text(image.sections["tokenizer"].decode()) if "tokenizer" in image.sections else None
         self.spikeloom.load(image)
         self._text, self._model = text, model
 

@@ -177,9 +177,13 @@ class PynqTransport:
             return None
         try:
             asyncio.get_running_loop()
+            return None
         except RuntimeError:
+            pass
+        try:
             return asyncio.get_event_loop_policy().get_event_loop()
-        return None
+        except RuntimeError:
+            return None  # another thread than the one that opened the overlay
 
     async def _wait(self, seconds):
         try:

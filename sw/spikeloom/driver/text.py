@@ -26,10 +26,15 @@ class Text:
     """
 
     def __init__(self, tokenizer_json: str):
-        from tokenizers import Tokenizer
+        try:
+            from tokenizers import Tokenizer
+        except ModuleNotFoundError:  # as on boards
+            from .byte_pairs import Tokenizer
 
         try:
             self._tokenizer = Tokenizer.from_str(tokenizer_json)
+        except BadImage:
+            raise
         except Exception as error:  # the package raises plain Exception
             raise BadImage(f"The tokenizer of the image is damaged: {error}.") from error
 
