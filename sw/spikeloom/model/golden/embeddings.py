@@ -72,8 +72,8 @@ class Tables(nn.Module):
             return None
         if o.position == "learned":
             # Sinusoids of small weight beside noise: near positions start alike.
-            noise = torch.randn(c.context, columns)
-            return 0.5 * sinusoids(c.context, columns) + 0.1 * noise if o.token == "current" else sinusoids(c.context, columns) + 0.1 * noise
+            noise = 0.1 * torch.randn(c.context, columns)
+            return (0.5 if o.token == "current" else 1.0) * sinusoids(c.context, columns) + noise
         if o.position == "static":
             return sinusoids(c.context, columns)
         if o.position == "binary":

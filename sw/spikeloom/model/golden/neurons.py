@@ -1,14 +1,14 @@
 """Every neuron of the three papers over T time steps, in units of its threshold.
 
-    name            potential                       spike                    membrane after            source
-    lif_hard        H = V + (X - V) / tau           Theta(H - 1)             H (1 - S)                 Spikformer family (SpikingJelly)
-    (IF, no leak)   H = V + X                       Theta(H - 1)             H (1 - S)
-    lif_soft        U = V + X                       Theta(U - 1)             beta (U - S)              arXiv 2604.12365 Eq. 1-3
-    lif_subtract    U = V + X                       Theta(U - 1)             beta U - S                arXiv 2605.13859 (U_t = I + beta U_{t-1} - S)
-    t_lif           U = V + X                       Theta(U-1) - Theta(-U-1) beta (U - S)              arXiv 2604.11321, after SpikeLM
-    i_lif           U = V + X                       clip(round U, 0, D)      beta (U - S)              arXiv 2604.12365 Eq. 4
-    ni_lif          U = X                           clip(round U, 0, D)      none                      arXiv 2604.12365 Eq. 12-13
-    NASN            U = X                           clip(round U, a, a + D)  none                      arXiv 2604.12365 Eq. 12-17
+    name           potential               spike                     membrane after   source
+    lif_hard       H = V + (X - V) / tau   Theta(H - 1)              H (1 - S)        Spikformer family (SpikingJelly's LIF)
+    (IF, no leak)  H = V + X               Theta(H - 1)              H (1 - S)        SpikingJelly's IF
+    lif_soft       U = V + X               Theta(U - 1)              beta (U - S)     arXiv 2604.12365 Eq. 1-3
+    lif_subtract   U = V + X               Theta(U - 1)              beta U - S       arXiv 2605.13859: U_t = I + beta U_t-1 - S_t-1
+    t_lif          U = V + X               Theta(U-1) - Theta(-U-1)  beta (U - S)     arXiv 2604.11321, after SpikeLM
+    i_lif          U = V + X               clip(round U, 0, D)       beta (U - S)     arXiv 2604.12365 Eq. 4
+    ni_lif         U = X                   clip(round U, 0, D)       none             arXiv 2604.12365 Eq. 12-13
+    NASN           U = X                   clip(round U, a, a + D)   none             arXiv 2604.12365 Eq. 12-17
 
 beta = 1 - 2^-leak and tau = 2^leak: the decay is a shift in gates, whose floor is here a fraction. round is half up.
 `arch.numerics.neuron_step` is the same in integers: a current of gain a and offset b, u = a acc + b, fires where

@@ -28,6 +28,9 @@ class GoldenOptions:
     #: One of NORMS, and whether it stands before every neuron (WD-Spikingformer) or after every linear (SpikeDecoder).
     norm: str = "batch"
     norm_at: str = "neurons"
+    #: A norm before the neuron that reads attention, wherever the others stand: sums over positions are large and grow
+    #: with them, and without it that neuron stays silent or always speaks.
+    norm_attention: bool = True
     #: SpikeDecoder's spike degree: 0 ANN; 1 + embedding; 2 + attention; 3 + MLP; 4 + head.
     degree: int = 4
     #: Token and position embedding; all but "current" are bits. Joined in columns of their own, or summed and binarised.

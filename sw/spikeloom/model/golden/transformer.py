@@ -44,7 +44,8 @@ class SpikingAttentionBlock(nn.Module):
         self.sn_in = NeuronLayer(c, options, (d,), (c.level("in"),), norm=stream_norm, shifted=True)
         self.qkv = LinearNeurons(c, options, d, (2 * d, d), (1, c.level("v")))
         self.attention = SpikeAttention(c, options)
-        self.sn_attn = NeuronLayer(c, options, (d,), (c.level("attn"),), norm=stream_norm, shifted=True)
+        self.sn_attn = NeuronLayer(c, options, (d,), (c.level("attn"),),
+                                   norm=options.norm if options.norm_attention else stream_norm, shifted=True)
         if self.adds:
             self.out = LinearNeurons(c, options, d, (d,), (1,))
         else:
