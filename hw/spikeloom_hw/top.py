@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from spikeloom.arch.commands import COMMAND_WORDS, Opcode, Sink
 from spikeloom.arch.config import AcceleratorConfig
-from spikeloom.arch.registers import COUNTERS, MAGIC, VERSION, ErrorCode, Mode, register_map
+from spikeloom.arch.registers import COUNTERS, MAGIC, VERSION, ErrorCode, register_map
 
 from .bus.axi import AxiLiteSignature, AxiSignature
 from .bus.axi_reader import AxiReader
@@ -21,7 +21,7 @@ from .control.recorder import Recorder
 from .control.reset_controller import ResetController
 from .control.row_scheduler import RowScheduler
 from .control.sequencer import Sequencer
-from .datapath.attention_unit import AttentionUnit
+from .datapath.attention_unit import QUERY, AttentionUnit
 from .datapath.neuron_unit import SPIKING, NeuronUnit, Source
 from .datapath.pick_unit import PickUnit
 from .datapath.spike_engine import SpikeEngine
@@ -70,8 +70,8 @@ class Top(wiring.Component):
         m = Module()
         self._build_submodules(m)
         self.command = fields_of(self.sequencer.command)
-        self.dumping, self.encoding = Signal(), Signal()
-        m.d.comb += [self.dumping.eq(self.command.opcode == Opcode.DUMP), self.encoding.eq(self.csr.mode_run == Mode.ENCODE)]
+        self.dumping = Signal()
+        m.d.comb += self.dumping.eq(self.command.opcode == Opcode.DUMP)
         self._build_bus(m)
         self._build_control(m)
         self._build_windows(m)
@@ -243,8 +243,8 @@ class Top(wiring.Component):
                 m.d.comb += [job.source.eq(Source.GATHER), job.sink.eq(Sink.SPIKES), job.base_group.eq(0)]
             with m.Default():
                 m.d.comb += job.source.eq(Source.SUMS)
-        m.d.sync += residual.slot.eq(c.stream + Mux(self.encoding, self.sequencer.position, 0))
         m.d.comb += [
+            residual.slot.eq(self.sequencer.slot),
             residual.r_group.eq(Mux(self.dumping, self.dumper.group, neurons.r_group)), neurons.residual.eq(residual.r_values),
             self.parameters.address.eq(neurons.p_address), neurons.records.eq(self.parameters.o_records),
             membranes.r_address.eq(neurons.p_address), neurons.membranes.eq(membranes.r_values),
@@ -264,11 +264,17 @@ class Top(wiring.Component):
         ]
 
     def _build_attention(self, m):
-        c, attention = self.command, self.attention
-        for name in ("a_kv_base", "attention", "bidirectional", "head_level", "top_k", "overlap", "recency", "gather_shifts"):
-            m.d.comb += getattr(attention, name).eq(getattr(c, name))
-        m.d.comb += [attention.groups.eq(c.groups), attention.position.eq(self.sequencer.position),
-                     attention.last_position.eq(self.sequencer.last_position)]
+        """The scan of an ATTEND begins while the LINEAR before it still makes keys and values."""
+        c, seq, attention = self.command, self.sequencer, self.attention
+        coming, ahead = fields_of(seq.next_command), Signal()
+        m.d.comb += [
+            ahead.eq((c.opcode == Opcode.LINEAR) & seq.next_valid & (coming.opcode == Opcode.ATTEND) & ~coming.head),
+            attention.ahead.eq(ahead & attention.w_en & (attention.w_kind == QUERY) & (attention.w_group + 1 == c.attn_groups)),
+            attention.position.eq(seq.position), attention.last_position.eq(seq.last_position),
+        ]
+        for name in ("a_kv_base", "attention", "bidirectional", "head_level", "top_k", "overlap", "recency", "gather_shifts",
+                     "groups"):
+            m.d.comb += getattr(attention, name).eq(Mux(ahead, getattr(coming, name), getattr(c, name)))
 
     def _build_pick(self, m):
         csr, pick, seq = self.csr, self.pick, self.sequencer

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from spikeloom.arch.config import LEAK_OFF, MEMBRANE_WIDTH, RESIDUAL_WIDTH, THRESHOLD_FRACTION, AcceleratorConfig
 from spikeloom.arch.numerics import RESIDUAL_MAX, RESIDUAL_MIN
 
-from ..lib.arith import carry_save
+from ..lib.arith import carry_save, shift_right
 from ..storage.parameter_table import parameter_layout
 
 #: Largest shift of a value that is set or of a spike that is added.
@@ -17,9 +17,9 @@ MAX_EMBED_SHIFT = THRESHOLD_FRACTION
 def mode_layout() -> data.StructLayout:
     """What a pass does with its values, told apart once for all lanes."""
     return data.StructLayout({
-        "spiking": 1,      # value 2^F + membrane - base, against multiples of step
-        "set": 1,          # value << embed_shift, clipped
-        "whole": 1,        # value + base as it is; otherwise shifted, added to the residual and clipped
+        "spiking": 1,      # the sum over its threshold, against multiples of step
+        "set": 1,          # no base; shifted to value << embed_shift
+        "whole": 1,        # the sum as it is; otherwise shifted, added to the residual and clipped
         "add": 1,          # the result is the residual plus the spike, one cycle later
         "remember": 1,     # the membrane counts; otherwise it is zero
         "ternary": 1, "hard": 1, "subtract": 1, "half": 1,  # T_LIF, LIF_HARD, LIF_SUBTRACT, I_LIF
@@ -43,7 +43,8 @@ class NeuronLane(wiring.Component):
         Static while values of a pass are inside.
     level : In(4)
         Largest level, a cycle after its value.
-    value : In(signed(acc_width))
+    term : In(signed(acc_width + 8))
+        The value: as it is where a bias is added, value 2^F with `set`, minus (value 2^F + 1) where spikes are made.
     old : In(signed(16))
         Residual word.
     membrane : In(signed(32))
@@ -77,8 +78,8 @@ class NeuronLane(wiring.Component):
         #: Three terms of 32 bits and a few steps.
         self.width = max(cfg.acc_width + THRESHOLD_FRACTION, MEMBRANE_WIDTH) + 2
         super().__init__({
-            "mode": In(mode_layout()), "level": In(4), "value": In(signed(cfg.acc_width)), "old": In(signed(RESIDUAL_WIDTH)),
-            "membrane": In(signed(MEMBRANE_WIDTH)), "record": In(parameter_layout()),
+            "mode": In(mode_layout()), "level": In(4), "term": In(signed(cfg.acc_width + THRESHOLD_FRACTION)),
+            "old": In(signed(RESIDUAL_WIDTH)), "membrane": In(signed(MEMBRANE_WIDTH)), "record": In(parameter_layout()),
             "o_result": Out(signed(cfg.acc_width)), "o_spike": Out(signed(cfg.level_bits + 1)), "o_word": Out(RESIDUAL_WIDTH),
             "o_clipped": Out(1), "o_membrane": Out(MEMBRANE_WIDTH),
         })
@@ -93,47 +94,53 @@ class NeuronLane(wiring.Component):
         return m
 
     def _build_sum(self, m):
-        """First cycle: `total`, the sum above the first threshold, and `aside`, four steps below (ternary: two steps above)."""
-        mode, record = self.mode, self.record
-        scaled, kept, base = (Signal(signed(self.width), name=name) for name in ("scaled", "kept", "base"))
+        """First cycle: `total` and `aside`.
+
+        With d the height of the sum above the first threshold, in steps of 2^-F: where spikes are made `total` is ~d, which
+        costs no negation, and `aside` is ~(d - 4 step), or with `ternary` -(d + 2 step).
+        """
+        mode, record, ternary = self.mode, self.record, self.mode.ternary
+        term, kept, base, further = (Signal(signed(self.width), name=name) for name in ("wide_term", "kept", "base", "further"))
         m.d.comb += [
-            scaled.eq(Mux(mode.spiking | mode.set, self.value << THRESHOLD_FRACTION, self.value)),
-            kept.eq(Mux(mode.remember, self.membrane, 0)),
-            # One less than minus the base: the carries make up for it.
-            base.eq(Mux(mode.set, 0, Mux(mode.spiking, ~record.base.as_signed(), record.base.as_signed()))),
+            term.eq(self.term),
+            kept.eq(Mux(mode.remember, ~self.membrane, 0)),
+            base.eq(Mux(mode.set, 0, record.base.as_signed())),
+            further.eq(Mux(ternary, ~Cat(Const(0, 1), record.step, Const(0, 1)).as_signed(), record.step << 2)),
         ]
-        saved, carried = carry_save(m, scaled, kept, base)
-        further = Signal(signed(self.width))
-        m.d.comb += further.eq(Mux(mode.ternary, record.step << 1, ~Cat(Const(0, 2), record.step, Const(0, 1)).as_signed()))
-        saved_aside, carried_aside = carry_save(m, saved, Cat(~mode.ternary, carried[1:]), further)
+        saved, carried = carry_save(m, term, kept, base)
+        carried = Cat(mode.remember, carried[1:])  # one more: with the inverted membrane it makes minus the membrane
+        saved_aside, carried_aside = carry_save(m, saved, carried, further)
+        # Two more with `ternary`, from the free lowest carry and from a place below the lowest.
+        aside = Signal(self.width + 1)
+        m.d.comb += aside.eq(Cat(ternary, saved_aside) + Cat(ternary, ternary, carried_aside[1:]))
 
         self.total, self.aside = Signal(signed(self.width)), Signal(signed(self.width))
         self.step, self.triple = Signal(24), Signal(26)
         self.shift, self.old_1 = Signal(5), Signal(signed(RESIDUAL_WIDTH))
         m.d.sync += [
-            self.total.eq(saved + Cat(mode.spiking, carried[1:]).as_signed()),
-            self.aside.eq(saved_aside + Cat(~mode.ternary, carried_aside[1:]).as_signed()),
+            self.total.eq(saved + carried.as_signed()),
+            self.aside.eq(aside[1:]),
             self.step.eq(record.step), self.triple.eq(record.step + (record.step << 1)),
             self.shift.eq(Mux(mode.set, MAX_EMBED_SHIFT - mode.embed_shift, record.shift)),
             self.old_1.eq(Mux(mode.set, 0, self.old)),
         ]
 
     def _build_spike(self, m):
-        """Second cycle: how many of the thresholds 0, step, 2 step, ... `total` reaches; (rest, spike, quotient), registered.
+        """Second cycle: how many of the thresholds 0, step, 2 step, ... d reaches; returns (rest, spike, quotient), registered.
 
-        The quotient is how many steps the rest still holds of the spike: the spike, less four where the rest is `aside`.
+        The quotient is how many steps the rest still holds of the spike: the spike, less four where four are taken off.
         """
         upper, negative, beyond = Signal(), Signal(), Signal()
         rest = Signal(signed(self.width))
         m.d.comb += [
-            upper.eq((self.level > 4) & ~self.aside[-1]),
-            rest.eq(Mux(upper, self.aside, self.total)),
+            upper.eq((self.level > 4) & self.aside[-1]),
+            rest.eq(~Mux(upper, self.aside, self.total)),
             negative.eq(rest[-1]),
             beyond.eq(rest[26:-1].any()),
         ]
         reached = Signal(4)
-        m.d.comb += reached.eq(Cat(~self.total[-1], *(~negative & (beyond | (rest[:26] >= multiple))
-                                                      for multiple in (self.step, self.step << 1, self.triple))))
+        m.d.comb += reached.eq(Cat(self.total[-1], *(~negative & (beyond | (rest[:26] >= multiple))
+                                                     for multiple in (self.step, self.step << 1, self.triple))))
         # Reached thresholds are the lowest ones: a thermometer.
         count, levels = Signal(3), Signal(4)
         m.d.comb += [
@@ -143,7 +150,7 @@ class NeuronLane(wiring.Component):
         bounded, minus, spike = Signal(4), Signal(), Signal.like(self.o_spike)
         m.d.comb += [
             bounded.eq(Mux(levels > self.level, self.level, levels)),
-            minus.eq(self.mode.ternary & self.aside[-1]),
+            minus.eq(self.mode.ternary & ~self.aside[-1]),
             spike.eq(Mux(self.mode.spiking, Cat(bounded, Const(0, 1)).as_signed() - minus, 0)),
         ]
         rest_1, quotient = Signal(MEMBRANE_WIDTH), Signal(3)
@@ -152,16 +159,12 @@ class NeuronLane(wiring.Component):
 
     def _build_word(self, m):
         """Second cycle: the shifted sum, rounded half up, added to the residual; (word, was it clipped)."""
-        # The bit below the lowest one rounds.
-        moved = Signal(signed(self.width + 1))
-        m.d.comb += moved.eq(Cat(Const(0, 1), self.total).as_signed() >> self.shift)
-        # A sum this far out stays out whatever is added.
+        # The bit below the lowest one rounds. A sum that needs a bit more than a residual word stays out whatever is added.
         near = RESIDUAL_WIDTH + 1
-        far = Signal()
-        m.d.comb += far.eq(moved[near:].any() & ~moved[near:].all())
+        moved, far = shift_right(m, Cat(Const(0, 1), self.total), self.shift, near + 1)
         added = Signal(signed(near + 1))
-        m.d.comb += added.eq(moved[1:near + 1].as_signed() + self.old_1 + moved[0])
-        return self._clip(m, added, far, moved[-1])
+        m.d.comb += added.eq(moved[1:].as_signed() + self.old_1 + moved[0])
+        return self._clip(m, added, far, self.total[-1])
 
     def _clip(self, m, value, far, sign):
         """A signed value, or with `far` anything of that sign, clipped to the residual's range; (word, was it clipped)."""

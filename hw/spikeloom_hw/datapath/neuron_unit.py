@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from spikeloom.arch.commands import Neuron, Sink
-from spikeloom.arch.config import MEMBRANE_WIDTH, RESIDUAL_WIDTH, AcceleratorConfig, bits_for
+from spikeloom.arch.config import MEMBRANE_WIDTH, RESIDUAL_WIDTH, THRESHOLD_FRACTION, AcceleratorConfig, bits_for
 
 from ..layouts import drain_layout
 from ..lib.arith import adder_tree
@@ -125,8 +125,8 @@ class NeuronUnit(wiring.Component):
         issue, last = self._build_walk(m)
         mode, writes = self._build_mode(m)
         stages, level = self._build_control(m, issue, last, writes)
-        values = self._build_read(m)
-        lanes = self._build_lanes(m, mode, level, values)
+        terms = self._build_read(m, mode)
+        lanes = self._build_lanes(m, mode, level, terms)
         self._build_output(m, mode, stages, lanes)
         return m
 
@@ -214,26 +214,35 @@ class NeuronUnit(wiring.Component):
         m.d.sync += level.eq(Mux((job.sink == Sink.QKV) & (stages[1].part < 2), 1, job.level))
         return stages, level
 
-    def _build_read(self, m):
-        """Stage 1: the integers of the group read a cycle ago."""
-        cfg = self.cfg
-        values = []
+    def _build_read(self, m, mode):
+        """Stage 1: the integers of the group read a cycle ago, as `NeuronLane.term` wants them."""
+        cfg, source = self.cfg, self.job.source
+        shape = signed(cfg.acc_width + THRESHOLD_FRACTION)
+        terms = []
         for i in range(cfg.lanes):
-            read, value = Signal(signed(cfg.acc_width), name=f"read{i}"), Signal(signed(cfg.acc_width), name=f"value{i}")
+            read, term = Signal(shape, name=f"read{i}"), Signal(shape, name=f"term{i}")
             total = self.sums.word_select(i, cfg.acc_width).as_signed()
             gathered = self.gathered.word_select(i, cfg.gather_width).as_signed()
             old = self.residual.word_select(i, RESIDUAL_WIDTH).as_signed()
-            m.d.sync += read.eq(Mux(self.job.source == Source.SUMS, total, gathered))
-            m.d.comb += value.eq(Mux(self.job.source == Source.RESIDUAL, old, read))
-            values.append(value)
-        return values
+            # A pass over another source than SUMS always makes spikes.
+            with m.If(source != Source.SUMS):
+                m.d.sync += read.eq(~(gathered << THRESHOLD_FRACTION))
+            with m.Elif(mode.spiking):
+                m.d.sync += read.eq(~(total << THRESHOLD_FRACTION))
+            with m.Elif(mode.set):
+                m.d.sync += read.eq(total << THRESHOLD_FRACTION)
+            with m.Else():
+                m.d.sync += read.eq(total)
+            m.d.comb += term.eq(Mux(source == Source.RESIDUAL, ~(old << THRESHOLD_FRACTION), read))
+            terms.append(term)
+        return terms
 
-    def _build_lanes(self, m, mode, level, values):
+    def _build_lanes(self, m, mode, level, terms):
         lanes = []
-        for i, value in enumerate(values):
+        for i, term in enumerate(terms):
             m.submodules[f"lane{i}"] = lane = NeuronLane(cfg=self.cfg)
             m.d.comb += [
-                lane.mode.eq(mode), lane.level.eq(level), lane.value.eq(value),
+                lane.mode.eq(mode), lane.level.eq(level), lane.term.eq(term),
                 lane.old.eq(self.residual.word_select(i, RESIDUAL_WIDTH)),
                 lane.membrane.eq(self.membranes.word_select(i, MEMBRANE_WIDTH)),
                 lane.record.eq(self.records.word_select(i, 64)),

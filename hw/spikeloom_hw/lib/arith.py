@@ -68,6 +68,25 @@ def saturate(value, width: int) -> Value:
     return Mux(fits, value[:width].as_signed(), Mux(sign, Const(low, signed(width)), Const(high, signed(width)))).as_signed()
 
 
+def shift_right(m, value, amount, width: int) -> tuple[Signal, Signal]:
+    """The lowest `width` bits of a signed value shifted right, and whether the others are more than its sign.
+
+    Adds its signals to module `m`. Each step keeps only what later steps can bring down to the lowest bits.
+    """
+    value, amount = Value.cast(value), Value.cast(amount)
+    sign, lost = value[-1], []
+    for place in reversed(range(len(amount))):
+        kept = width + (1 << place) - 1
+        bits = Cat(value, sign.replicate(max(0, kept + (1 << place) - len(value))))
+        shifted = Signal(kept, name=f"shifted_{place}")
+        m.d.comb += shifted.eq(Mux(amount[place], bits[1 << place:], bits))
+        lost.append(~amount[place] & Cat(bit ^ sign for bit in bits[kept:]).any())
+        value = shifted
+    beyond = Signal()
+    m.d.comb += beyond.eq(Cat(lost).any() | (value[width - 1] ^ sign))
+    return value[:width], beyond
+
+
 def shift_add_product(value, small) -> Value:
     """Unsigned value times a narrow unsigned one, as a sum of gated shifts."""
     value, small = Value.cast(value), Value.cast(small)
