@@ -104,9 +104,18 @@ def breakdown(units: dict[str, dict[str, int]], top: str) -> tuple[dict, dict, d
     return add_up(parts.values()), parts, cells
 
 
+#: `synth_xilinx` with the older of Yosys's two mappers: abc9 of 0.70 ends in an assertion on some of our units.
 _COMMANDS = """read_verilog unit.v
 tee -o forbidden.txt select -list {forbidden}
-synth_xilinx -family {family} -top {module} -flatten -noiopad -noclkbuf
+synth_xilinx -family {family} -top {module} -flatten -noiopad -noclkbuf -run begin:map_luts
+opt_expr -mux_undef -noclkinv
+abc -luts 2:2,3,6:5,10,20
+clean
+xilinx_srl -fixed -minlen 3
+techmap -map +/xilinx/lut_map.v -map +/xilinx/cells_map.v -D LUT_WIDTH=6
+xilinx_dffopt
+opt_lut_ins -tech xilinx
+synth_xilinx -family {family} -top {module} -noiopad -noclkbuf -run finalize:
 tee -o cells.json stat -json
 select {module}
 write_rtlil -selected mapped.il
