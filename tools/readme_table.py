@@ -23,6 +23,7 @@ def rows() -> list[tuple[str, str, str, str]]:
     resident, dense, streamed = speed["resident"], speed["dense"], speed["streamed_latency_24"]
     q, samples = quality, quality["samples"]
     bits = {name: q[name]["bits_per_byte"] for name in ("integer", "float", "softmax_twin", "character_6_gram")}
+    seen = {name: round(q[name]["training_tokens"] / 1e6) for name in ("float", "softmax_twin")}
     skipped = resident["rows_skipped"] / (resident["rows_skipped"] + resident["rows_wanted"])
     in_speed, in_networks, in_quality = (f"[`{n}`](results/{n})" for n in ("rtl_speed.json", "random_models.json", "stories-260k.json"))
     return [
@@ -32,7 +33,8 @@ def rows() -> list[tuple[str, str, str, str]]:
          f"{networks['totals']['mismatches']} of {networks['totals']['compared']:,}", "0", f"`[sim]` {in_networks}"),
         ("`stories-260k` on held-out stories, bits/byte: spiking, integers", f"{bits['integer']:.3f}", "1.10",
          f"`[model]` {in_quality}"),
-        ("the same: float form; softmax twin of equal size (fewer training tokens: 20 of 70 M); character 6-gram",
+        (f"the same: float form; softmax twin of equal size (trained on {seen['softmax_twin']} M tokens, the spiking model on "
+         f"{seen['float']} M); character 6-gram",
          f"{bits['float']:.3f}; {bits['softmax_twin']:.3f}; {bits['character_6_gram']:.3f}", "",
          f"`[model]` {in_quality}"),
         ("words of 20 seeded samples that are in the training text; word 13-grams copied from it",

@@ -164,7 +164,8 @@ def measure(model_folder: Path, *, run: Path | None = None, twin: Path | None = 
     result["integer"]["saturations"] = integer.saturations
     result["firing_rates"] = rates.summary()
     if run is not None:
-        result["float"] = entry(summed_nats(log_softmax_of(reference.load(run)[0]), encoded, config))
+        model, state = reference.load(run)
+        result["float"] = entry(summed_nats(log_softmax_of(model), encoded, config)) | {"training_tokens": state["tokens"]}
     if twin is not None:
         softmax, state = reference.load(twin)
         result["softmax_twin"] = entry(summed_nats(log_softmax_of(softmax), encoded, config))
