@@ -29,10 +29,13 @@ SUMS = replace(TINY, neuron="lif_subtract", steps=2, leak=4, layers=1, attention
 ENCODER = replace(TINY, neuron="t_lif", steps=2, leak=2, layers=1, context=16, bidirectional=True)
 
 
+def shape(number, system):
+    return draw_system(np.random.default_rng([99, number]), MACHINE, system, number)
+
+
 @cache
 def drawn(number, system):
-    config = draw_system(np.random.default_rng([99, number]), MACHINE, system, number)
-    return random_model(number, config)
+    return random_model(number, shape(number, system))
 
 
 def empty(config):
@@ -101,6 +104,22 @@ def test_dumps_hold_every_intermediate(number, system):
     ends = (".sum", ".raw", ".biased", ".winners", ".fired", ".spikes")
     parts = {f"final@{t}" for t in range(config.steps)}
     assert {name for name in traces[0] if not name.partition("@")[0].endswith(ends)} - parts == dumped
+
+
+@pytest.mark.parametrize("number, system", [(n, s) for n, s in enumerate(SYSTEMS) if not shape(n, s).bidirectional], ids=str)
+def test_the_device_counts_what_the_model_counts(number, system):
+    config, tensors = drawn(number, system)
+    model, tokens = IntegerModel(config, tensors), [1, 2, 3]
+    traces = [model.step(token, position, head=position == 2) for position, token in enumerate(tokens)]
+    with Device(Emulator(MACHINE), MACHINE) as device:
+        device.load(compile_model(config, tensors, MACHINE, logit_scale=64.0))
+        device.clear_counters()
+        assert len(list(device.generate(tokens, 1, ignore_end=True))) == 1
+        counted = device.counters()
+    for name in ("spikes", "fired", "neurons", "winners", "saturations"):
+        assert counted[name] == sum(trace.counters[name] for trace in traces), name
+    assert counted["rows_wanted"] == sum(n for trace in traces for name, n in trace.counters.items()
+                                         if name.startswith("events.") and "@" not in name) + 3 * config.steps * (1 + config.position_table)
 
 
 # -- decoders ---------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spikeloom.arch import numerics
-from spikeloom.model.kernels import WinnerTakeAll, fire, sums, threshold_table
+from spikeloom.model.kernels import WinnerTakeAll, fire, score_gather, sums, threshold_gather, threshold_table
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -36,25 +36,40 @@ def test_sums_are_exact_whether_rows_are_skipped_or_not(share):
     assert (sums(levels.astype(np.float32), weights.astype(np.float32)) == levels @ weights).all()
 
 
-@given(seed=SEEDS, overlap=st.booleans(), k=st.integers(1, 8), n=st.integers(1, 32))
+@given(seed=SEEDS, overlap=st.booleans(), k=st.integers(1, 8), n=st.integers(1, 32), ternary=st.booleans(), both_ways=st.booleans())
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_competition(seed, overlap, k, n):
+def test_competition(seed, overlap, k, n, ternary, both_ways):
+    """Causal: the newest position is the last; both ways: the query may stand anywhere."""
     rng = np.random.default_rng(seed)
     heads, width, context = 3, 4, 32
     recency = rng.choice([0, 1, 3, 15], heads)
     shifts = rng.integers(0, 8, k)
-    q, keys = rng.integers(0, 2, (heads, width)), rng.integers(0, 2, (n, heads, width))
-    values = rng.integers(0, 9, (n, heads, width))
+    least = -1 if ternary else 0
+    q, keys = rng.integers(least, 2, (heads, width)), rng.integers(least, 2, (n, heads, width))
+    values = rng.integers(least, 9, (n, heads, width))
+    position = int(rng.integers(n)) if both_ways else n - 1
     raw = numerics.raw_scores(q, keys)
-    biased = numerics.biased_scores(raw, np.arange(n)[::-1], recency)
+    biased = numerics.biased_scores(raw, np.abs(np.arange(n) - position), recency)
     eligible = raw > 0 if overlap else np.ones_like(raw, bool)
     expected = numerics.winners(biased, eligible, k)
 
     unit = WinnerTakeAll(k, [int(shifts.max()) - s for s in shifts], recency, overlap, context)
-    positions, valid, ties, got_biased = unit.choose(raw.astype(np.float32))
+    positions, valid, ties, got_biased = unit.choose(raw.astype(np.float32), position if both_ways else None)
     assert (got_biased == biased).all()
     assert [row[mask].tolist() for row, mask in zip(positions, valid)] == [row.tolist() for row in expected]
     gathered = unit.gather(values.astype(np.float32), positions, valid)
     assert (gathered == numerics.gather(values, expected, shifts)).all()
     longer = numerics.winners(biased, eligible, k + 1)
     assert ties == sum(len(row) > k and biased[h, row[k - 1]] == biased[h, row[k]] for h, row in enumerate(longer))
+
+
+@given(seed=SEEDS, n=st.integers(1, 40), ternary=st.booleans())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_thresholds_and_products_of_scores(seed, n, ternary):
+    rng, heads, width = np.random.default_rng(seed), 3, 4
+    raw = rng.integers(-width if ternary else 0, width + 1, (heads, n))
+    values = rng.integers(-1 if ternary else 0, 2 if ternary else 9, (n, heads, width))
+    theta, every = rng.integers(0, width + 2, heads), np.ones(n, bool)
+    gathered, fired = threshold_gather(raw.astype(np.float32), values.astype(np.float32), theta.astype(np.uint8))
+    assert (gathered == numerics.sfsa_gather(values, raw, every, theta)).all() and (fired == (raw >= theta[:, None])).all()
+    assert (score_gather(raw.astype(np.float32), values.astype(np.float32)) == numerics.ssa_gather(values, raw, every)).all()

@@ -1,0 +1,58 @@
+"""Models on disk: every kind comes back as it went, and folders of before load too."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from spikeloom.model import store
+from spikeloom.model.random_model import TINY
+from spikeloom.model.tensors import tensor_shapes
+
+KINDS = {
+    "WD-Spikingformer": TINY,
+    "BiSpikCLM": replace(TINY, neuron="lif_subtract", steps=2, leak=3, attention="sfsa", residual="spike_sum", embedding="spikes"),
+    "SpikeDecoder": replace(TINY, neuron="lif_hard", steps=4, leak=1, attention="ssa", residual="all_spikes", head="concatenate"),
+    "WE-Spikingformer": replace(TINY, neuron="t_lif", steps=4, leak=2, bidirectional=True, classes=3),
+}
+
+
+def draw(config):
+    """Tensors of the right shapes, of numbers that mean nothing."""
+    rng = np.random.default_rng(1)
+    return {name: rng.integers(0, 100, shape).astype(dtype) for name, (shape, dtype) in tensor_shapes(config).items()}
+
+
+@pytest.mark.parametrize("config", KINDS.values(), ids=list(KINDS))
+def test_models_come_back_as_they_went(tmp_path, config):
+    store.save(tmp_path, store.StoredModel(config, draw(config), 33.5))
+    again = store.load(tmp_path)
+    assert again.config == config and again.logit_scale == 33.5
+    assert all((again.tensors[name] == value).all() for name, value in draw(config).items())
+
+
+def test_folders_of_before_time_steps_load(tmp_path):
+    store.save(tmp_path, store.StoredModel(TINY, draw(TINY), 33.5))
+    path = tmp_path / "config.json"
+    fields = json.loads(path.read_text())
+    for name in ("neuron", "steps", "leak", "attention", "bidirectional", "residual", "spike_shift", "embedding", "head", "classes"):
+        del fields["model"][name]
+    path.write_text(json.dumps(fields))
+    assert store.load(tmp_path).config == TINY
+
+
+def test_the_shipped_model_loads():
+    stored = store.load(store.find("stories-260k"))
+    assert (stored.config.neuron, stored.config.steps, stored.config.attention) == ("ni_lif", 1, "wta")
+
+
+def test_tensors_of_another_kind_are_refused(tmp_path):
+    config = KINDS["BiSpikCLM"]
+    store.save(tmp_path, store.StoredModel(config, draw(config), 1.0))
+    path = tmp_path / "config.json"
+    fields = json.loads(path.read_text())
+    fields["model"] |= {"residual": "membrane"}
+    path.write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match="tensor layer0.out.bias is missing"):
+        store.load(tmp_path)
