@@ -87,10 +87,11 @@ class NeuronLane(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         self._build_sum(m)
-        rest, spike, quotient = self._build_spike(m)
+        rest, spike, left = self._build_spike(m)
         word, clipped = self._build_word(m)
         self._build_result(m, spike, word, clipped)
-        self._build_membrane(m, rest, quotient)
+        adjust, drop = self._build_reset(m, spike, left)
+        self._build_membrane(m, rest, adjust, drop)
         return m
 
     def _build_sum(self, m):
@@ -126,9 +127,9 @@ class NeuronLane(wiring.Component):
         ]
 
     def _build_spike(self, m):
-        """Second cycle: how many of the thresholds 0, step, 2 step, ... d reaches; returns (rest, spike, quotient), registered.
+        """Second cycle: how many of the thresholds 0, step, 2 step, ... d reaches; returns (rest of d, registered; spike; left).
 
-        The quotient is how many steps the rest still holds of the spike: the spike, less four where four are taken off.
+        Left is how many steps the rest still holds of the spike: the spike, less four where these are taken off.
         """
         upper, negative, beyond = Signal(), Signal(), Signal()
         rest = Signal(signed(self.width))
@@ -153,9 +154,10 @@ class NeuronLane(wiring.Component):
             minus.eq(self.mode.ternary & ~self.aside[-1]),
             spike.eq(Mux(self.mode.spiking, Cat(bounded, Const(0, 1)).as_signed() - minus, 0)),
         ]
-        rest_1, quotient = Signal(MEMBRANE_WIDTH), Signal(3)
-        m.d.sync += [rest_1.eq(rest), self.o_spike.eq(spike), quotient.eq(Cat(bounded[:2], bounded[2] ^ upper))]
-        return rest_1, spike, quotient
+        rest_1, left = Signal(MEMBRANE_WIDTH), Signal(3)
+        m.d.comb += left.eq(Cat(bounded[:2], bounded[2] ^ upper))
+        m.d.sync += [rest_1.eq(rest), self.o_spike.eq(spike)]
+        return rest_1, spike, left
 
     def _build_word(self, m):
         """Second cycle: the shifted sum, rounded half up, added to the residual; (word, was it clipped)."""
@@ -181,7 +183,11 @@ class NeuronLane(wiring.Component):
         """The result register, and (third cycle) the spike as a residual word or added to one."""
         mode = self.mode
         pushed, old_2, pushed_sum = (Signal(signed(width)) for width in (RESIDUAL_WIDTH, RESIDUAL_WIDTH, RESIDUAL_WIDTH + 1))
-        m.d.comb += [pushed.eq(self.o_spike << mode.embed_shift), pushed_sum.eq(old_2 + pushed)]
+        m.d.comb += [
+            # Eight is the largest shift.
+            pushed.eq(Mux(mode.embed_shift[3], self.o_spike << 8, self.o_spike << mode.embed_shift[:3])),
+            pushed_sum.eq(old_2 + pushed),
+        ]
         m.d.sync += old_2.eq(self.old_1)
         sum_word, sum_clipped = self._clip(m, pushed_sum, Const(0, 1), Const(0, 1))
         with m.If(mode.add):
@@ -194,34 +200,50 @@ class NeuronLane(wiring.Component):
             m.d.sync += [self.o_result.eq(word), self.o_clipped.eq(clipped)]
         m.d.comb += self.o_word.eq(Mux(mode.spiking & ~mode.add, pushed, self.o_result))
 
-    def _build_membrane(self, m, rest, quotient):
-        """Third cycle: potential after the reset; fourth: leak; fifth: their difference."""
-        mode, spike = self.mode, self.o_spike
-        step, triple = Signal.like(self.step), Signal.like(self.triple)
-        m.d.sync += [step.eq(self.step), triple.eq(self.triple)]
-        # u - spike step, in steps above the rest: u lies one step above the first threshold (I_LIF: half a step).
-        lift, taken = Signal(25), Signal(26)
-        silent = Signal()
+    def _build_reset(self, m, spike, left):
+        """Third cycle: what makes the potential after the reset of the rest, and what comes off after the leak.
+
+        The potential before the reset lies one step above d (I_LIF: half a step).
+        """
+        mode = self.mode
+        silent, steps = Signal(), Signal(3)
         m.d.comb += silent.eq(spike == 0)
         with m.If(mode.half):
-            m.d.comb += lift.eq(step >> 1)
-            with m.Switch(quotient):
-                for steps, multiple in enumerate((0, step, step << 1, triple, step << 2)):
-                    with m.Case(steps):
-                        m.d.comb += taken.eq(multiple)
+            m.d.comb += steps.eq(left)
         with m.Elif(spike[-1]):
-            m.d.comb += lift.eq(step << 1)
+            m.d.comb += steps.eq(2)
         with m.Elif(silent | mode.subtract):
-            m.d.comb += lift.eq(step)
-        adjust = Signal(signed(28))
-        m.d.comb += adjust.eq(lift - taken)
+            m.d.comb += steps.eq(1)
+        step, triple, half, drop = Signal(24), Signal(26), Signal(23), Signal(24)
+        choice, away, drops = Signal(2), Signal(), Signal()
+        m.d.sync += [step.eq(self.step), triple.eq(self.triple), half.eq(self.step >> 1), choice.eq(steps - 1), away.eq(mode.half),
+                     drops.eq(mode.subtract & ~silent)]
+        with m.If(steps == 0):
+            m.d.sync += [step.eq(0), triple.eq(0)]
+        with m.If(~mode.half):
+            m.d.sync += half.eq(0)
+        multiple, adjust = Signal(26), Signal(29)
+        with m.Switch(choice):
+            for number, steps_of_choice in enumerate((step, step << 1, triple, step << 2)):
+                with m.Case(number):
+                    m.d.comb += multiple.eq(steps_of_choice)
+        # One adder: a place below the lowest completes the negation.
+        m.d.comb += [
+            adjust.eq(Cat(Const(1, 1), half) + Cat(away, Cat(multiple, Const(0, 2)) ^ away.replicate(28))),
+            drop.eq(Mux(drops, step, 0)),
+        ]
+        return adjust[1:].as_signed(), drop
 
-        potential, drop = Signal(signed(MEMBRANE_WIDTH)), Signal(24)
-        m.d.sync += [potential.eq(rest + adjust), drop.eq(Mux(mode.subtract & ~silent, step, 0))]
-        with m.If(mode.hard & ~silent):
+    def _build_membrane(self, m, rest, adjust, drop):
+        """Third cycle: the potential; fourth: what comes off it; fifth: their difference."""
+        mode = self.mode
+        potential, drop_1 = Signal(signed(MEMBRANE_WIDTH)), Signal.like(drop)
+        m.d.sync += [potential.eq(rest + adjust), drop_1.eq(drop)]
+        with m.If(mode.hard & (self.o_spike != 0)):
             m.d.sync += potential.eq(0)
-        held, leak = Signal(MEMBRANE_WIDTH), Signal(MEMBRANE_WIDTH)
-        m.d.sync += [held.eq(potential - drop), leak.eq(potential >> mode.leak)]
+        # The shift of the leak in two parts: up to three places, then by fours.
+        held, leak, by_fours = Signal(MEMBRANE_WIDTH), Signal(signed(MEMBRANE_WIDTH)), Signal(2)
+        m.d.sync += [held.eq(potential - drop_1), leak.eq(potential >> mode.leak[:2]), by_fours.eq(mode.leak[2:])]
         with m.If(mode.leak == LEAK_OFF):
             m.d.sync += leak.eq(0)
-        m.d.comb += self.o_membrane.eq(held - leak)
+        m.d.comb += self.o_membrane.eq(held - (leak >> (by_fours << 2)))
