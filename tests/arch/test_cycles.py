@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spikeloom.arch.commands import Command, Opcode, Order, Sink
+from spikeloom.arch.commands import Attention, Command, Opcode, Order, Sink
 from spikeloom.arch.cycles import COMMAND_OVERHEAD, Sampling, command_cycles
 from spikeloom.arch.presets import preset
 from spikeloom.arch.streamed_cycles import MemoryTiming, Reader, bursts
@@ -52,6 +52,20 @@ def test_an_empty_word_costs_a_cycle_unless_another_hides_it():
 def test_attention_scans_its_banks():
     attend = Command(Opcode.ATTEND, {"groups": 4, "top_k": 4})
     assert command_cycles(SIM, attend, position=127) - command_cycles(SIM, attend, position=0) == 127 // SIM.score_banks
+
+
+def test_attention_scans_while_keys_and_values_are_made():
+    attend, qkv = Command(Opcode.ATTEND, {"groups": 4, "top_k": 4}), linear(groups=12, tiles=3, attn_groups=4, sink=Sink.QKV)
+
+    def saved(position, rows=(), **fields):
+        command = Command(Opcode.ATTEND, attend.fields | fields)
+        alone = command_cycles(SIM, command, position=position, last_position=99)
+        return alone - command_cycles(SIM, command, position=position, last_position=99, before=qkv, before_rows=rows)
+    # Without a spike the tiles drain one after another: 8 groups of keys and values after the query, and one more cycle.
+    assert [saved(4 * row + 3) for row in (0, 1, 9, 10, 60)] == [0, 1, 9, 9, 9]
+    assert saved(255, range(16)) > 9 and saved(255, bidirectional=1) == 0
+    # A walk saves positions, all but those of the last row.
+    assert [saved(p, attention=Attention.SFSA) for p in (3, 4, 7, 14, 200)] == [0, 4, 4, 9, 9]
 
 
 def test_pick_waits_for_the_last_logits():

@@ -39,6 +39,8 @@ class Sequencer(wiring.Component):
         A unit or the bus reports an error.
     command, command_index : Out
         The command being run.
+    next_command, next_valid : Out
+        The command after it, once it is there and was found good.
     slot : Out(8)
         Slot of the residual store that the command works on; with `command`.
     token, position, target : Out(16)
@@ -80,6 +82,7 @@ class Sequencer(wiring.Component):
             "prompt_address": Out(16), "prompt_token": In(16),
             "fault": In(1), "fault_code": In(4), "fault_address": In(32),
             "command": Out(COMMAND_BITS), "command_index": Out(12), "slot": Out(8),
+            "next_command": Out(COMMAND_BITS), "next_valid": Out(1),
             "token": Out(16), "position": Out(16), "target": Out(16), "last_position": Out(16),
             "go": Out(len(Opcode)), "unit_done": In(1), "first_logits": Out(1),
             "picked": In(16), "picked_logit": In(logit), "best_id": In(16), "best_logit": In(logit), "target_logit": In(logit),
@@ -98,6 +101,7 @@ class Sequencer(wiring.Component):
             self._encoding.eq(self.run_mode == Mode.ENCODE),
             self.program_address.eq(fetch.address), fetch.i_data.eq(self.program_word),
             fetch.context.eq(self.context), fetch.image_bytes.eq(self.image_bytes), fetch.encode.eq(self._encoding),
+            self.next_command.eq(fetch.command), self.next_valid.eq(fetch.valid & (fetch.code == ErrorCode.NONE)),
         ]
         self._index, self._wanted, self._stop, self._failed = Signal(16), Signal(), Signal(), Signal()
         self._elapsed = Signal(32)

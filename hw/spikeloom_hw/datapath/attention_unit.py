@@ -31,9 +31,8 @@ class AttentionUnit(wiring.Component):
     Rows of the cache beyond the last position are never read, and positions beyond it in the last row never compete, so
     that what an earlier text left in the cache does not matter.
 
-    Rows are scanned in increasing order, only the last one holds the keys of `position`, and no value is read before the
-    scan ends: the scan could therefore begin as soon as the query is there and wait before its last row for the keys,
-    and before the first winner for the values. It does not do so yet.
+    Rows are scanned in increasing order, only the last one holds the key of `position`, and its value is read after that:
+    so the scan may begin `ahead`, when the query is complete but key and value are not, and wait before its last row.
 
     Parameters
     ----------
@@ -55,7 +54,10 @@ class AttentionUnit(wiring.Component):
     w_kv_base : In(24)
         First position of the layer in the cache, a multiple of `score_banks`.
     start : In(1)
-        Begin a row, while not `busy`. The fields below are taken in this cycle.
+        Begin a row, while not `busy`. The fields below are taken in this cycle, if they were not `ahead`.
+    ahead : In(1)
+        The query will be complete with this cycle, and `start` will come with these same fields: take them and scan
+        meanwhile. Ignored where attention is `bidirectional`.
     groups : In(14)
         Groups of channels in use: heads beyond them find no winners. All where nothing drives it.
     a_kv_base : In(24)
@@ -83,7 +85,7 @@ class AttentionUnit(wiring.Component):
     done : Out(1)
         One cycle: `g_values` are complete. `start` may come again in this cycle.
     ready_for_fire : Out(1)
-        `g_values` are complete: from `done` until `start`.
+        `g_values` are complete: from `done` until the fields of another row are taken.
     winners_strobe : Out(1)
         `winners` counts; once per rank, or per position.
     winners : Out(range(segments + 1))
@@ -96,7 +98,8 @@ class AttentionUnit(wiring.Component):
     Latency
     -------
     From `start` to `done` (see `row_latency`), `last` being the last position that competes: WTA takes
-    ``last // score_banks + 1 + top_k + overhead`` cycles, SFSA and SSA take ``last + 1 + overhead``.
+    ``last // score_banks + 1 + top_k + overhead`` cycles, SFSA and SSA take ``last + 1 + overhead``. Each cycle from
+    `ahead` to `start` saves one of these, but not those of the last row.
 
     Reference
     ---------
@@ -121,6 +124,7 @@ class AttentionUnit(wiring.Component):
             "w_position": In(16),
             "w_kv_base": In(24),
             "start": In(1),
+            "ahead": In(1),
             "groups": In(14, init=self.groups_in_all),
             "a_kv_base": In(24),
             "attention": In(2),
@@ -141,11 +145,15 @@ class AttentionUnit(wiring.Component):
             "g_values": Out(cfg.lanes * cfg.gather_width),
         })
 
-    def row_latency(self, *, last_position: int, top_k: int = 0, attention: Attention = Attention.WTA) -> int:
-        """Cycles from `start` to `done` of a row whose last competing position is `last_position`."""
+    def row_latency(self, *, last_position: int, top_k: int = 0, attention: Attention = Attention.WTA, ahead: int = 0) -> int:
+        """Cycles from `start` to `done` of a row whose last competing position is `last_position`.
+
+        `ahead`: cycles from the one after `ahead` to the one before `start`.
+        """
+        row, within = divmod(last_position, self.cfg.score_banks)
         if attention != Attention.WTA:
-            return last_position + 1 + self.overhead
-        return last_position // self.cfg.score_banks + 1 + top_k + self.overhead
+            return max(within, last_position - ahead) + 1 + self.overhead
+        return max(0, row - ahead) + 1 + top_k + self.overhead
 
     def elaborate(self, platform):
         m = Module()
@@ -178,15 +186,15 @@ class AttentionUnit(wiring.Component):
         ]
 
     def _build_fields(self, m):
-        """Registers of what a row is, taken with `start`."""
+        """Registers of what a row is."""
         cfg, score, walk, gather = self.cfg, self._score, self._walk, self._gather
         head_level, overlap = Signal(3), Signal()
         position, live, heads = Signal(self.position_width), Signal(cfg.segments), Signal(cfg.segments * 4)
         competes = Signal()
-        self._last, self._base = Signal(self.position_width), Signal(gather.position_width)
+        self._take, self._last, self._base = Signal(), Signal(self.position_width), Signal(gather.position_width)
         self._start_last = Mux(self.bidirectional, self.last_position, self.position)[:self.position_width]
         m.d.comb += competes.eq(self.attention == Attention.WTA)
-        with m.If(self.start):
+        with m.If(self._take):
             m.d.sync += [
                 head_level.eq(self.head_level),
                 overlap.eq(self.overlap),
@@ -214,18 +222,18 @@ class AttentionUnit(wiring.Component):
             gather.head_level.eq(head_level),
             gather.base.eq(self._base),
             gather.gather_shifts.eq(Mux(competes, self.gather_shifts, 0)),
-            gather.clear.eq(self.start),
+            gather.clear.eq(self._take),
         ]
 
     def _build_control(self, m):
-        """WAIT, SCAN the rows, DRAIN the score pipeline, SELECT the ranks, GATHER the last of them.
+        """WAIT, scan AHEAD, SCAN the rows, DRAIN the score pipeline, SELECT the ranks, GATHER the last of them.
 
         A walk is a scan that stays in each row for as many cycles as it has positions, and has no ranks.
         """
         cfg = self.cfg
-        scan, issue, pop, last = Signal(), Signal(), Signal(), Signal()
+        taken, scan, issue, pop = Signal(), Signal(), Signal(), Signal()
         place, next_place = Signal(self.position_width), Signal(self.position_width)
-        goal, walks = Signal(self.position_width), Signal()
+        goal, walks, in_last_row, last = Signal(self.position_width), Signal(), Signal(), Signal()
         walking, finished = Signal(), Signal()
         ranks = Signal(4)
         drain = Signal(KvCache.latency + ScoreUnit.latency)
@@ -233,11 +241,12 @@ class AttentionUnit(wiring.Component):
         steps = Signal(KvCache.latency + ScoreUnit.raw_latency)
         row, within = place[self.bank_bits:], place[:self.bank_bits]
         m.d.comb += [
-            goal.eq(Mux(self.busy, self._last, self._start_last)),
-            walks.eq(Mux(self.busy, walking, self.attention != Attention.WTA)),
+            goal.eq(Mux(taken, self._last, self._start_last)),
+            walks.eq(Mux(taken, walking, self.attention != Attention.WTA)),
             issue.eq(scan & (within == 0)),
-            last.eq((row == goal[self.bank_bits:]) & (~walks | (within == goal[:self.bank_bits]))),
-            self._tree.clear.eq(self.start),
+            in_last_row.eq(row == goal[self.bank_bits:]),
+            last.eq(in_last_row & (~walks | (within == goal[:self.bank_bits]))),
+            self._tree.clear.eq(self._take),
             self._tree.pop.eq(pop),
             self._walk.i_valid.eq(steps[-1]),
             self.ready_for_fire.eq(finished),
@@ -248,18 +257,29 @@ class AttentionUnit(wiring.Component):
             tail.eq(tail << 1),
             steps.eq(Cat(scan & walks, steps)),
         ]
-        with m.If(self.start):
+        with m.If(self._take):
             m.d.sync += [walking.eq(walks), ranks.eq(Mux(walks, 0, self.top_k)), finished.eq(0), self._walk.i_position.eq(0)]
         with m.Else():
             m.d.sync += [ranks.eq(ranks - pop), self._walk.i_position.eq(self._walk.i_position + self._walk.i_valid)]
         with m.If(scan):
             m.d.sync += next_place.eq(place + Mux(walks, 1, cfg.score_banks))
+        with m.Elif(self._take):
+            m.d.sync += next_place.eq(0)
+        with m.If(self.start):
+            m.d.sync += self.busy.eq(1)
 
-        with m.FSM():
+        with m.FSM() as fsm:
             with m.State("WAIT"):
-                m.d.comb += scan.eq(self.start)
+                m.d.comb += [scan.eq(self.start), self._take.eq(self.start | (self.ahead & ~self.bidirectional))]
                 with m.If(self.start):
-                    m.d.sync += self.busy.eq(1)
+                    m.next = "SCAN"
+                    with m.If(last):
+                        m.next = "DRAIN"
+                with m.Elif(self._take):
+                    m.next = "AHEAD"
+            with m.State("AHEAD"):
+                m.d.comb += [scan.eq(self.start | ~in_last_row), place.eq(next_place)]
+                with m.If(self.start):
                     m.next = "SCAN"
                     with m.If(last):
                         m.next = "DRAIN"
@@ -282,12 +302,13 @@ class AttentionUnit(wiring.Component):
                 with m.If(tail[-1]):
                     m.d.sync += [self.done.eq(1), self.busy.eq(0), finished.eq(1)]
                     m.next = "WAIT"
-        self._issue, self._row, self._walking = issue, row, walking
+            m.d.comb += taken.eq(~fsm.ongoing("WAIT"))
+        self._taken, self._issue, self._row, self._walking = taken, issue, row, walking
 
     def _build_scores(self, m):
-        """Read a row of keys per cycle of a scan; the first in the cycle of `start`."""
+        """Read a row of keys per cycle of a scan; without `ahead`, the first in the cycle of `start`."""
         cache, score, tree, walk = self._cache, self._score, self._tree, self._walk
-        base = Mux(self.busy, self._base, self.a_kv_base)[self.bank_bits:]
+        base = Mux(self._taken, self._base, self.a_kv_base)[self.bank_bits:]
         m.d.sync += [score.i_valid.eq(self._issue), score.i_row.eq(self._row)]
         m.d.comb += [
             cache.k_en.eq(self._issue),

@@ -10,14 +10,14 @@ from spikeloom.arch.config import RECENCY_OFF, AcceleratorConfig, bits_for
 from ..lib.arith import popcount
 
 
-def key_width(cfg: AcceleratorConfig) -> int:
-    """Bits of a key, which competes as an unsigned number: 0 does not compete, others are key_zero + biased score."""
-    return bits_for(key_zero(cfg) + cfg.max_width)
-
-
 def key_zero(cfg: AcceleratorConfig) -> int:
-    """Key of a biased score of 0: that of the lowest score, -max_width - (max_context - 1), is 1."""
-    return cfg.max_width + cfg.max_context
+    """Key of a biased score of 0: 0 does not compete, so that of the lowest score is above it."""
+    return (1 << cfg.score_width - 1) + cfg.max_context - 1
+
+
+def key_width(cfg: AcceleratorConfig) -> int:
+    """Bits of a key, which competes as an unsigned number: key_zero + biased score, or 0."""
+    return bits_for(key_zero(cfg) + cfg.max_width)
 
 
 class ScoreUnit(wiring.Component):
@@ -189,10 +189,11 @@ class ScoreUnit(wiring.Component):
         cfg = self.cfg
         for slot in range(cfg.segments):
             raw = self.o_raw[slot][bank]
-            offset = Signal(key_width(cfg), name=f"offset_{bank}_{slot}")
+            nearness = Signal(self.position_width, name=f"nearness_{bank}_{slot}")  # max_context - 1 - penalty
             competes = Signal(name=f"competes_{bank}_{slot}")
+            above = Cat(raw[:-1], ~raw[-1])  # raw + (1 << score_width - 1)
             m.d.comb += competes.eq(eligible & self.live[slot] & (~self.overlap | (raw > 0)))
             m.d.sync += [
-                offset.eq(key_zero(cfg) - (distance >> self.recency[4 * slot:4 * slot + 4])),
-                self.o_keys[slot][bank].eq(Mux(competes, raw + offset, 0)),
+                nearness.eq(~(distance >> self.recency[4 * slot:4 * slot + 4])),
+                self.o_keys[slot][bank].eq(Mux(competes, above + nearness, 0)),
             ]

@@ -1,8 +1,5 @@
 """Value gather: adds values, shifted by rank or times a score, with one adder per channel."""
 
-from functools import reduce
-from operator import or_
-
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -41,11 +38,11 @@ class ValueGather(wiring.Component):
     head_level : In(3)
         Head width = segment << head_level. Static between two `clear`, as are the next three.
     weighted : In(1)
-        Scores count, shifts do not.
+        Scores count.
     base : In(range(kv_positions))
         First position of the layer in the cache.
     gather_shifts : In(24)
-        Left shift of the hit of rank r: 3 bits each, rank 0 lowest; 0 beyond the last.
+        Left shift of the hit of rank r: 3 bits each, rank 0 lowest; 0 beyond the last. All 0 where `weighted`.
     i_valid : In(1)
         The hits of the next rank are present.
     i_hits : In(ArrayLayout(hit_layout(cfg), segments))
@@ -96,8 +93,8 @@ class ValueGather(wiring.Component):
         m = Module()
         found, scores = self._build_addresses(m)
         shift = self._build_ranks(m)
-        factors = self._build_factors(m, scores, shift)
-        sums = self._build_sums(m, found, factors)
+        arrived, times = self._build_factors(m, scores, shift)
+        sums = self._build_sums(m, found, arrived, times)
         self._build_reader(m, sums)
         return m
 
@@ -137,35 +134,33 @@ class ValueGather(wiring.Component):
         return left[:SHIFT_WIDTH]
 
     def _build_factors(self, m, scores, shift):
-        """What each bit of a level is worth: registered here once for all channels of a segment.
+        """What values are multiplied by, when they arrive: the shift, and per segment a word that is the score where
+        `weighted` and else 1."""
+        arrived = Signal(SHIFT_WIDTH)
+        m.d.sync += arrived.eq(shift)
+        times = [Signal(self.cfg.gather_width, name=f"times_{segment}") for segment in range(self.cfg.segments)]
+        m.d.sync += [word.eq(Mux(self.weighted, score, 1)) for word, score in zip(times, scores)]
+        return arrived, times
 
-        Bit 0 is worth 1 << shift or the score, bit b > 0 is worth 1 << (shift + b), or nothing where values are weighted.
-        """
-        cfg = self.cfg
-        rank = Signal(1 << SHIFT_WIDTH)
-        upper = Signal(len(rank))
-        m.d.comb += rank.eq(1 << shift)
-        m.d.sync += upper.eq(Mux(self.weighted, 0, rank))
-        factors = []
-        for segment, score in enumerate(scores):
-            lowest = Signal(cfg.gather_width, name=f"factor_{segment}")
-            m.d.sync += lowest.eq(Mux(self.weighted, score, rank))
-            factors.append([lowest] + [upper << bit for bit in range(1, cfg.level_bits)])
-        return factors
-
-    def _build_sums(self, m, found, factors):
+    def _build_sums(self, m, found, shift, times):
+        """Two tables of six inputs per bit: the level's magnitude shifted by 0..3, then by 0 or 4, or the score."""
         cfg = self.cfg
         sums = []
         for channel in range(cfg.max_width):
             segment = channel // cfg.segment
             level = self.v_words[channel * cfg.level_bits:(channel + 1) * cfg.level_bits]
             minus = Signal(name=f"minus_{channel}")
+            near = Signal(cfg.level_bits + 3, name=f"near_{channel}")
+            far = Signal(cfg.level_bits + 7, name=f"far_{channel}")
             addend = Signal(cfg.gather_width, name=f"addend_{channel}")
             total = Signal(signed(cfg.gather_width), name=f"sum_{channel}")
-            m.d.comb += minus.eq(is_minus(level))
-            bits = [level[0], *(bit & ~minus for bit in level[1:])]  # of -1 the lowest stays: its magnitude
-            # What the bits of a level are worth does not overlap.
-            m.d.comb += addend.eq(reduce(or_, (factor & bit.replicate(len(factor)) for factor, bit in zip(factors[segment], bits))))
+            m.d.comb += [
+                minus.eq(is_minus(level)),
+                near.eq(Mux(minus, 1, level) << shift[:2]),
+                far.eq(Mux(shift[2], near << 4, near)),
+                # A weighted value is 0 or 1 before its sign, and its shift 0: all but bit 0 of `far` is 0.
+                addend.eq(Cat(far[0] & times[segment][0], far[1:] | near[0].replicate(cfg.gather_width - 1) & times[segment][1:])),
+            ]
             # One carry chain: of -1 the complement and a carry into it.
             added = (Cat(Const(1, 1), total) + Cat(minus, addend ^ minus.replicate(len(addend))))[1:]
             with m.If(self.clear):

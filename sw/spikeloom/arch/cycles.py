@@ -44,7 +44,7 @@ class Sampling:
 
 def command_cycles(cfg: AcceleratorConfig, command: Command, *, rows: Sequence[int] = (), position: int = 0,
                    last_position: int | None = None, memory: MemoryTiming | None = None, sampling: Sampling | None = None,
-                   before: Command | None = None) -> int:
+                   before: Command | None = None, before_rows: Sequence[int] = ()) -> int:
     """Cycles from the dispatch of a command to that of the next.
 
     Parameters
@@ -60,7 +60,10 @@ def command_cycles(cfg: AcceleratorConfig, command: Command, *, rows: Sequence[i
     sampling : Sampling, optional
         For PICK; greedy where not given.
     before : Command, optional
-        The LINEAR before a PICK, whose last logits it waits for.
+        The LINEAR right before a PICK, whose last logits it waits for, or before an ATTEND, which scans while keys and
+        values are made.
+    before_rows : ascending ints
+        Rows that this LINEAR asked for (ATTEND).
 
     Returns
     -------
@@ -74,7 +77,8 @@ def command_cycles(cfg: AcceleratorConfig, command: Command, *, rows: Sequence[i
         busy = command["groups"] + _NEURON
     elif opcode == Opcode.ATTEND:
         last = last_position if command["bidirectional"] and last_position is not None else position
-        busy = _attention(cfg, command, last) + command["groups"] + _NEURON
+        ahead = _ahead(cfg, command, before, np.asarray(before_rows, np.int64), memory)
+        busy = _attention(cfg, command, last, ahead) + command["groups"] + _NEURON
     elif opcode == Opcode.PICK:
         busy = _pick(cfg, sampling, before) + 1
     elif opcode == Opcode.LOAD:
@@ -86,15 +90,34 @@ def command_cycles(cfg: AcceleratorConfig, command: Command, *, rows: Sequence[i
     return busy + COMMAND_OVERHEAD
 
 
-def _attention(cfg, command, last):
-    """WTA scans `score_banks` positions per cycle and pops its winners, SFSA and SSA walk from position to position."""
+def _attention(cfg, command, last, ahead):
+    """WTA scans `score_banks` positions per cycle and pops its winners, SFSA and SSA walk from position to position.
+
+    Up to `ahead` of these cycles were spent before, but none of the last row.
+    """
+    row, within = divmod(last, cfg.score_banks)
     if command["attention"] == Attention.WTA:
-        return last // cfg.score_banks + 1 + command["top_k"] + _ATTENTION
-    return last + 1 + _ATTENTION
+        return max(0, row - ahead) + 1 + command["top_k"] + _ATTENTION
+    return max(within, last - ahead) + 1 + _ATTENTION
+
+
+def _ahead(cfg, command, before, rows, memory):
+    """Cycles between the last channel of the query and the ATTEND."""
+    if before is None or before["sink"] != Sink.QKV or command["bidirectional"] or command["head"]:
+        return 0
+    ends, last_query = _drained(cfg, before, rows, memory), before["attn_groups"] - 1
+    tile, group = divmod(last_query, cfg.groups_per_tile)
+    return ends[-1] - (ends[tile] - cfg.groups_per_tile + group + 1) + COMMAND_OVERHEAD - 1
 
 
 def _rows(cfg, command, rows, memory):
-    """EMBED and LINEAR: events, then the drain of every tile."""
+    """EMBED and LINEAR: events, the drain of every tile, neurons."""
+    added = _ADD_SPIKES if command["sink"] == Sink.ADD_SPIKES else 0
+    return _drained(cfg, command, rows, memory)[-1] - 1 + _NEURON + added
+
+
+def _drained(cfg, command, rows, memory):
+    """Cycle after which each tile's sums were read."""
     tiles = command["tiles"]
     if command.opcode == Opcode.EMBED:
         words = [len(rows)]
@@ -111,10 +134,11 @@ def _rows(cfg, command, rows, memory):
     else:
         last = len(rows) * tiles + sum(gaps) + _FOUND_TO_TAKEN
         markers = [last + 1 + tile for tile in range(tiles)]
-    drained = 0
+    ends, drained = [], 0
     for marker in markers:
         drained = max(drained, marker + _DRAIN) + cfg.groups_per_tile
-    return drained - 1 + _NEURON + (_ADD_SPIKES if command["sink"] == Sink.ADD_SPIKES else 0)
+        ends.append(drained)
+    return ends
 
 
 def _gaps(words, hide):

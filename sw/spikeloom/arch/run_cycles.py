@@ -85,17 +85,18 @@ def token_steps(cfg: AcceleratorConfig, program: Sequence[Command], it: Token, *
 
 
 def _steps(cfg, commands, it, buffers, **options):
-    out, before = [], None
+    out, before, before_rows = [], None, ()
     for command in commands:
         if command["head"] and not it.head:
             out.append(Step(command, SKIPPED))
             continue
         rows = buffers.rows(command, it)
-        cycles = command_cycles(cfg, command, rows=rows, position=it.position, last_position=it.last_position, before=before, **options)
+        cycles = command_cycles(cfg, command, rows=rows, position=it.position, last_position=it.last_position, before=before,
+                                before_rows=before_rows, **options)
         event_tiles = len(rows) * command["tiles"]
         out.append(Step(command, cycles, event_tiles, event_tiles * cfg.cols * WEIGHT_BITS[command["weight_code"]] // 8))
         buffers.write(command, it)
-        before = command if command.opcode == Opcode.LINEAR else None
+        before, before_rows = (command, rows) if command.opcode == Opcode.LINEAR else (None, ())
     return out
 
 

@@ -181,7 +181,7 @@ class Sequencer:
 
     def _section(self, index, at, wanted):
         """Run commands until HALT or SWEEP; returns the index of that command."""
-        get, counters, last, first = self.registers.get, self.counters, None, index
+        get, counters, last, first = self.registers.get, self.counters, (None, ()), index
         trace, self.machine.logits_end, records = get("mode", "trace"), 0, self.records.tokens
         while True:
             self.index = index
@@ -195,8 +195,8 @@ class Sequencer:
                 counters["cycles"] += SKIPPED
                 continue
             before = counters["saturations"]
-            self._count_cycles(command, at, last)
-            last = command if command.opcode == Opcode.LINEAR else None
+            rows = self._count_cycles(command, at, *last)
+            last = (command, rows) if command.opcode == Opcode.LINEAR else (None, ())
             self._execute(command, at, trace)
             if counters["saturations"] > before and get("mode", "stop_on_saturation"):
                 raise Fault(ErrorCode.SATURATION)
@@ -212,8 +212,8 @@ class Sequencer:
             if output is not None and trace:
                 self.records.trace(checksum(output, self.cfg.lanes), self.index, self.position)
 
-    def _count_cycles(self, command, at, last):
-        """Before the command runs."""
+    def _count_cycles(self, command, at, before, before_rows):
+        """Before the command runs; returns the rows it asks for."""
         rows, sampling = (), None
         if command.opcode == Opcode.EMBED:
             rows = [at.token] + [command["n_in"] + at.position] * command["position_row"]
@@ -223,7 +223,8 @@ class Sequencer:
         elif command.opcode == Opcode.PICK and self.registers.get("mode", "sample"):
             sampling = Sampling(top_k=self.registers.get("mode", "top_k"), vocabulary=self.registers.get("limits", "vocabulary"))
         self.counters["cycles"] += command_cycles(self.cfg, command, rows=rows, position=at.position, last_position=at.last_position,
-                                                  sampling=sampling, before=last)
+                                                  sampling=sampling, before=before, before_rows=before_rows)
+        return rows
 
     def _fetch(self, index):
         if index >= self.cfg.program_words:

@@ -44,7 +44,7 @@ async def write(ctx, dut, kind, levels, position=0, base=0):
     ctx.set(dut.w_en, 0)
 
 
-async def run(ctx, dut, **fields):
+async def run(ctx, dut, scanned_ahead=False, **fields):
     """Cycles from start to done, and winners counted."""
     for name, value in fields.items():
         ctx.set(getattr(dut, name), value)
@@ -65,7 +65,9 @@ async def run(ctx, dut, **fields):
         assert ctx.get(dut.busy) and cycles < 200
     walks = fields.get("attention", Attention.WTA) != Attention.WTA
     last = fields["last_position" if fields["bidirectional"] else "position"]
-    assert not ctx.get(dut.busy) and strobes == (last + 1 if walks else fields["top_k"])
+    assert not ctx.get(dut.busy)
+    if not scanned_ahead:
+        assert strobes == (last + 1 if walks else fields["top_k"])
     return cycles, found
 
 
@@ -223,6 +225,59 @@ def test_walks(shape, attention):
                 note = f"{shape} text {text} position {position} last {last} heads {heads} thresholds {thresholds}"
                 assert list((await gathered(ctx, dut))[:width]) == list(expected.reshape(-1)), note
                 assert (cycles, found) == (dut.row_latency(last_position=last, attention=attention), passed), note
+
+    simulate(dut, bench)
+
+
+@pytest.mark.parametrize("attention", Attention, ids=lambda attention: attention.name)
+@pytest.mark.parametrize("shape", ["tiny", "lanes_above"])
+def test_scans_ahead_of_keys_and_values(shape, attention):
+    """The query first, its last group with `ahead`; key and value, stale ones until then, while rows are scanned."""
+    cfg, rng = SHAPES[shape], random.Random(f"{shape} {attention}")
+    draw, dut = np.random.default_rng(rng.getrandbits(32)), AttentionUnit(cfg=cfg)
+    width, heads = cfg.max_width, cfg.segments // 2
+    keys = draw.integers(-1, 2, (cfg.max_context, width))
+    values = draw.integers(-1, 2, (cfg.max_context, width))
+
+    async def bench(ctx):
+        for position in range(cfg.max_context):
+            await write(ctx, dut, KEY, draw.integers(-1, 2, width), position)
+            await write(ctx, dut, VALUE, draw.integers(-1, 2, width), position)
+        for position in range(cfg.max_context):
+            query = draw.integers(-1, 2, width)
+            top_k, recency = rng.randint(1, cfg.k_max), [rng.choice([0, 1, 3, RECENCY_OFF]) for _ in range(heads)]
+            fields = dict(attention=attention, groups=width // cfg.lanes, a_kv_base=0, head_level=1, top_k=top_k, overlap=0,
+                          bidirectional=0, gather_shifts=0, recency=pack(recency, 4), position=position, last_position=0)
+            await write(ctx, dut, QUERY, query[:-cfg.lanes])
+            for name, value in fields.items():
+                ctx.set(getattr(dut, name), value)
+            ctx.set(dut.ahead, 1)
+            ctx.set(dut.w_en, 1)
+            ctx.set(dut.w_group, width // cfg.lanes - 1)
+            ctx.set(dut.w_levels, pack(query[-cfg.lanes:], cfg.level_bits))
+            await ctx.tick()
+            ctx.set(dut.ahead, 0)
+            assert not ctx.get(dut.ready_for_fire)
+            await write(ctx, dut, KEY, keys[position], position)
+            await write(ctx, dut, VALUE, values[position], position)
+            idle = rng.choice([0, 0, 1, 5, cfg.max_context])
+            for _ in range(idle):
+                await ctx.tick()
+            assert not ctx.get(dut.busy)
+            cycles, _ = await run(ctx, dut, scanned_ahead=True, **fields)
+            n = position + 1
+            raw = numerics.raw_scores(query.reshape(heads, -1), keys[:n].reshape(n, heads, -1))
+            of_heads, eligible = values[:n].reshape(n, heads, -1), np.ones(n, bool)
+            if attention == Attention.WTA:
+                expected, _ = reference(cfg, heads, query, keys, values, last=position, position=position, top_k=top_k,
+                                        overlap=False, recency=recency, shifts=[0] * 8)
+            elif attention == Attention.SFSA:
+                expected = numerics.sfsa_gather(of_heads, raw, eligible, recency)
+            else:
+                expected = numerics.ssa_gather(of_heads, raw, eligible)
+            assert list(await gathered(ctx, dut)) == list(np.ravel(expected)), f"{shape} position {position}"
+            ahead = 2 * width // cfg.lanes + idle
+            assert cycles == dut.row_latency(last_position=position, top_k=top_k, attention=attention, ahead=ahead), (position, ahead)
 
     simulate(dut, bench)
 
