@@ -153,10 +153,11 @@ def map_unit(tool: yosys.Yosys, unit: Unit, family: str, cache: Path, *, deadlin
 
 def write_netlist(tool: yosys.Yosys, folders: list[Path], top: str, folder: Path, *, deadline_s: float) -> Path:
     """Join mapped units into one flat netlist (Yosys's JSON) for place and route."""
-    read = "".join(f"read_rtlil {(part / 'mapped.il').resolve()}\n" for part in folders)
-    script = ("read_verilog -lib -specify +/xilinx/cells_sim.v\nread_verilog -lib +/xilinx/cells_xtra.v\n" f"{read}"
-              f"hierarchy -check -top {top}\nflatten -noscopeinfo\nclean\nselect {top}\nwrite_json -selected {top}.json\n")
-    tool.run(script, folder, name="netlist", deadline_s=deadline_s)
+    script = ["read_verilog -lib -specify +/xilinx/cells_sim.v", "read_verilog -lib +/xilinx/cells_xtra.v",
+              *(f"read_rtlil {(part / 'mapped.il').resolve()}" for part in folders),
+              f"hierarchy -check -top {top}", "flatten -noscopeinfo", "delete t:$scopeinfo", "clean",
+              f"select {top}", f"write_json -selected {top}.json"]
+    tool.run("\n".join(script) + "\n", folder, name="netlist", deadline_s=deadline_s)
     return folder / f"{top}.json"
 
 

@@ -35,8 +35,8 @@ class Unit:
 
 
 def plain(module: str) -> str:
-    """A module's name without the backslash of Verilog and the number that makes it unique."""
-    return re.sub(r"\$\d+$", "", module.removeprefix("\\"))
+    """A module's name without the backslash of Verilog and the numbers that make it unique."""
+    return re.sub(r"\$\d+(?=\.|$)", "", module.removeprefix("\\"))
 
 
 class _Modules:

@@ -104,7 +104,7 @@ def build_with_vivado(build: Build) -> int:
     if program is None:
         other = f" Or try the open flow: make bitstream BOARD={build.name} TOOLCHAIN=openxc7" if build.target.board.zynq7 else ""
         return build.missing("Vivado", f"Install Vivado {vivado.OLDEST} to {vivado.NEWEST} with support for {build.target.part}, put "
-                             f"`vivado` on PATH and call this again: what exists is used again.{other}")
+                             f"`vivado` on PATH and call this again.{other}")
     version = vivado.version_of(program)
     remark = vivado.judge(version)
     build.say("Vivado", f"{version}, {program}{'; ' + remark if remark else ''}")

@@ -125,7 +125,10 @@ cd "$(dirname "$0")"
 : "${{CHIPDB:?set CHIPDB to the database of the device, such as xc7z020clg400.bin}}"
 : "${{PRJXRAY_DB_DIR:?set PRJXRAY_DB_DIR to the folder of prjxray-db}}"
 database="$PRJXRAY_DB_DIR/zynq7"
-nextpnr-xilinx --chipdb "$CHIPDB" --xdc {top}.xdc --json {top}.json --fasm {top}.fasm --freq {mhz:g} 2>&1 | tee nextpnr.log
+nextpnr-xilinx --chipdb "$CHIPDB" --xdc {top}.xdc --json {top}.json --fasm {top}.fasm --freq {mhz:g} > nextpnr.log 2>&1 || {{
+    tail -n 20 nextpnr.log
+    exit 1
+}}
 fasm2frames --part {part} --db-root "$database" {top}.fasm > {top}.frames
 xc7frames2bit --part_file "$database/{part}/part.yaml" --part_name {part} --frm_file {top}.frames --output_file {bit}
 """

