@@ -120,7 +120,8 @@ def main():
         if arguments.only in (None, name):
             python = prepare(deadline, arguments.folder / name, pins, arguments.folder / "dist")
             print(f"board tests: {name}", flush=True)
-            deadline.run(python, "-m", "pytest", "-q", "--durations=5", *arguments.tests, *options, cwd=ROOT)
+            report = arguments.folder / f"{name}.xml"  # read by spikeloom_hw.boards.status
+            deadline.run(python, "-m", "pytest", "-q", "--durations=5", f"--junitxml={report}", *arguments.tests, *options, cwd=ROOT)
 
 
 if __name__ == "__main__":
