@@ -21,8 +21,10 @@ HARNESS = Path(__file__).with_name("serial_harness.cpp")
 CLOCK_HZ, BAUD = 4_000_000, 1_000_000
 #: Until it asks memory again: long beside what a thread of the host may sleep while the simulation runs on.
 PATIENCE_S = 0.015
-#: Cycles between two looks at the port.
+#: Cycles between two looks at the port, while bytes come and go.
 _SLICE = 400
+#: After so many cycles without a byte the simulation runs in longer slices, and leaves the processor to the host between them.
+_QUIET, _QUIET_SLICE, _REST_S = 4_000, 2_000, 0.0005
 _MOST = 4096
 _u64, _int, _handle, _bytes = ctypes.c_uint64, ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p
 _FUNCTIONS = {
@@ -67,18 +69,22 @@ class SerialBoard:
         self._thread.start()
 
     def _run(self):
-        taken = ctypes.create_string_buffer(_MOST)
+        taken, quiet = ctypes.create_string_buffer(_MOST), 0
         while not self._end.is_set() and not self.stopped:
             if self._reset.is_set():
                 self._lib.serial_reset(self._board, 16)
                 self._reset.clear()
-            if select.select([self._master], [], [], 0)[0]:
+            if select.select([self._master], [], [], _REST_S if quiet > _QUIET else 0)[0]:
                 data = self.damage_in(os.read(self._master, _MOST))
                 self._lib.serial_put(self._board, data, len(data))
-            self._lib.serial_run(self._board, _SLICE)
+                quiet = 0
+            cycles = _QUIET_SLICE if quiet > _QUIET else _SLICE
+            self._lib.serial_run(self._board, cycles)
+            quiet += cycles
             count = self._lib.serial_get(self._board, taken, _MOST)
             if count:
                 os.write(self._master, self.damage_out(taken.raw[:count]))
+                quiet = 0
 
     @property
     def stopped(self) -> str:
