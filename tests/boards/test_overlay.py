@@ -249,8 +249,14 @@ def test_a_session_on_the_board_is_replayed_without_it(opened, tmp_path):
 def test_the_command_line(simulated, bitstream, capsys, tmp_path):
     path = bitstream("tiny")
     assert main(["files", "pynq_z2", "--preset", "tiny", "--output", str(tmp_path)]) == 0
-    assert main(["selftest", "--bitstream", str(path)]) == 0
+    record = str(tmp_path / "session.jsonl")
+    assert main(["selftest", "--bitstream", str(path), "--record", record]) == 0
     said = capsys.readouterr().out
+    downloads = simulated.downloads
+    assert main(["selftest", "--replay", record, "--manifest", str(tmp_path / "manifest.json")]) == 0
+    assert capsys.readouterr().out == said.partition("\n")[2] and simulated.downloads == downloads
+    assert main(["selftest", "--replay", record, "--manifest", str(tmp_path / "manifest.json"), "--any-clock"]) == 3
+    assert "ReplayDiverged" in capsys.readouterr().err
     assert re.search(r"100\.\d\d MHz measured, 100 MHz built for", said) or re.search(r"99\.9\d MHz measured", said)
     assert "ATTEND WTA" in said and "No difference." in said
     assert main(["generate", "--bitstream", str(tmp_path / "none.bit")]) == 3

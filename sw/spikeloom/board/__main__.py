@@ -9,6 +9,8 @@ from ..arch.manifest import ManifestError, read_manifest, write_manifest
 from ..arch.presets import PRESETS, preset
 from ..driver.device import Device
 from ..driver.errors import SpikeloomError
+from ..driver.recording import Recorder, Replay
+from ..driver.uio_backend import UioTransport
 from .boards import BOARDS, board
 from .golden import BadGolden, cases, write
 from .hwh import write_hwh
@@ -18,18 +20,18 @@ DIFFERS, FAILED = 1, 3
 
 
 def open_session(arguments: argparse.Namespace, model: str | None) -> Session:
-    """The board that the arguments name: by pynq, or by UIO where they say so."""
-    if arguments.uio is None:
+    """The board that the arguments name: by pynq, by UIO, or a recording of one."""
+    if arguments.uio is None and arguments.replay is None:
         from .overlay import SpikeloomOverlay
 
         return SpikeloomOverlay(arguments.bitstream, model=model, check_clock=not arguments.any_clock, record=arguments.record)
-    from ..driver.recording import Recorder
-    from ..driver.uio_backend import UioTransport
-
     if arguments.manifest is None:
-        raise ManifestError("With --uio, give --manifest: the manifest.json of the bitstream that is loaded.")
+        raise ManifestError("With --uio or --replay, give --manifest: the manifest.json of the bitstream.")
     cfg = read_manifest(arguments.manifest)
-    transport = UioTransport.from_uio(arguments.uio, arguments.memory)
+    if arguments.replay is not None:
+        transport = Replay(arguments.replay)
+    else:
+        transport = UioTransport.from_uio(arguments.uio, arguments.memory)
     if arguments.record is not None:
         transport = Recorder(transport, arguments.record, {"machine": cfg.name})
     return Session(Device(transport, cfg), arguments.manifest.parent, model=model, check_clock=not arguments.any_clock)
@@ -85,7 +87,8 @@ def parser() -> argparse.ArgumentParser:
     opening.add_argument("--bitstream", type=Path, help="a .bit with its .hwh and manifest.json beside it; by default this board's")
     opening.add_argument("--uio", metavar="NAME", help="without pynq: name of the core's UIO device; the bitstream is loaded already")
     opening.add_argument("--memory", default="udmabuf0", help="with --uio: name of the u-dma-buf")
-    opening.add_argument("--manifest", type=Path, help="with --uio: the bitstream's manifest.json")
+    opening.add_argument("--replay", type=Path, help="instead of a board: a file of --record, made by the same command")
+    opening.add_argument("--manifest", type=Path, help="with --uio and --replay: the bitstream's manifest.json")
     opening.add_argument("--any-clock", action="store_true", help="do not measure the clock of the fabric")
     opening.add_argument("--record", type=Path, help="write every call of the driver to this file")
 
