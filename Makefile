@@ -12,7 +12,7 @@ DEVICE ?= rtl
 PRESET ?= pynq_z2
 
 .DEFAULT_GOAL := help
-.PHONY: help generate test test-boards test-synth check-fast lint verilog area bitstream boards-table train eval clean
+.PHONY: help generate test test-boards test-synth check-fast lint verilog area bitstream route boards-table train eval clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -59,6 +59,10 @@ bitstream: ## build for a board (BOARD=pynq_z1|pynq_z2|kv260|ulx3s, TOOLCHAIN=vi
 	$(call need_synth,hw synth$(if $(filter ulx3s,$(BOARD)), uart ecp5))
 	@$(SYNTH)/bin/python -m spikeloom_hw.boards.build $(BOARD) --toolchain $(TOOLCHAIN) $(ARGS); code=$$?; \
 		$(SYNTH)/bin/python -m spikeloom_hw.boards.status; exit $$code
+
+route: ## place and route the core for an ECP5-85F, its clock into results/route.json (ARGS)
+	$(call need_synth,hw synth ecp5)
+	@$(SYNTH)/bin/python -m spikeloom_hw.boards.ulx3s_route $(ARGS)
 
 test-synth: ## test the netlists that Yosys makes
 	$(call need_synth,hw sim synth)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from . import yosys
 
-REMEDY = 'pip install "spikeloom[ecp5]"'
+REMEDY = 'pip install "spikeloom[hw,synth,ecp5]"'
 #: The chip as nextpnr names it, and its speed grade (6 is the slowest).
 DEVICE, PACKAGE, SPEED = "85k", "CABGA381", 6
 #: What the chip has, by the names of nextpnr's report.
