@@ -5,12 +5,15 @@ draws such a network, runs it on a device and compares every operator with the i
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from .arch.config import ModelConfig
 
 WTA, BISPIKCLM, SPIKEDECODER = "arXiv 2604.11321", "arXiv 2605.13859", "arXiv 2606.12287"
 ASN, SPIKINGFORMER = "arXiv 2604.12365", "arXiv 2304.11954"
 
+#: Models that come with the package.
+MODELS = Path(__file__).parent / "models"
 #: A network that the smallest machine holds.
 SHAPE = ModelConfig(name="system", vocabulary=32, context=16, width=16, layers=2, heads=2, hidden=32, top_k=3,
                     rank_shifts=(0, 1, 2), recency=(0, 2), position_table=True)
@@ -34,6 +37,9 @@ class Row:
     changes: dict | None = None
     #: What to type; made from the name where not given.
     command: str = ""
+    #: Released model of that system, and what to type once it is there.
+    model: str = ""
+    with_model: str = ""
 
     @property
     def config(self) -> ModelConfig | None:
@@ -43,6 +49,8 @@ class Row:
     def to_dict(self) -> dict:
         """JSON-ready, with the command that shows it."""
         command = self.command or f'spikeloom systems --run "{self.name}" --device rtl'
+        if self.model and (MODELS / self.model / "model.safetensors").is_file():
+            command = self.with_model
         return {"name": self.name, "paper": self.paper, "golden": self.golden, "gateware": self.gateware, "state": self.state,
                 "command": command}
 
@@ -51,19 +59,27 @@ _GOLDEN = "spikeloom.model.golden"
 _TESTS = "python -m pytest tests/model/golden"
 
 
-def _generate(name):
-    return f'spikeloom generate "ROMEO:" --model {name} --device rtl'
+_GENERATE = 'spikeloom generate "ROMEO:"'
+
+
+def _released(name, command):
+    return {"model": name, "with_model": f"{command} --model {name} --device rtl"}
 
 
 ROWS = (
-    # Named systems.
-    Row("WD-Spikingformer", WTA, "config wd-spikingformer", "whole", command=_generate("wd-spikingformer")),
-    Row("BiSpikCLM", BISPIKCLM, "config bispikclm", "whole", command=_generate("bispikclm")),
-    Row("SpikeDecoder", SPIKEDECODER, "config spikedecoder", "whole", command=_generate("spikedecoder")),
+    # Named systems: a released model where there is one, else a random network of their kind.
+    Row("WD-Spikingformer", WTA, "config wd-spikingformer", "whole", changes={}, **_released("wd-spikingformer", _GENERATE)),
+    Row("BiSpikCLM", BISPIKCLM, "config bispikclm", "whole", **_released("bispikclm", _GENERATE),
+        changes={"layers": 2, "steps": 2, "neuron": "lif_subtract", "leak": 3, "attention": "sfsa", "residual": "spike_sum",
+                 "embedding": "spikes", "spike_shift": 8}),
+    Row("SpikeDecoder", SPIKEDECODER, "config spikedecoder", "whole", **_released("spikedecoder", _GENERATE),
+        changes={**_STEPS, "neuron": "lif_hard", "leak": 1, "attention": "ssa", "head": "concatenate"}),
     Row("WE-Spikingformer, masked text", WTA, "config we-spikingformer", "whole",
-        command='spikeloom fill "To be or not to <mask>" --model we-spikingformer --device rtl'),
+        **_released("we-spikingformer", 'spikeloom fill "To be or not to <mask>"'),
+        changes={"layers": 1, "steps": 4, "neuron": "t_lif", "leak": 2, "bidirectional": True, "head": "concatenate"}),
     Row("WE-Spikingformer, classification", WTA, "config we-spikingformer-pairs", "whole",
-        command='spikeloom classify "To be or not to be" "that is the question" --model we-spikingformer-pairs --device rtl'),
+        **_released("we-spikingformer-pairs", 'spikeloom classify "To be or not to be" "be or To to not be"'),
+        changes={"layers": 1, "steps": 4, "neuron": "t_lif", "leak": 2, "bidirectional": True, "head": "concatenate", "classes": 2}),
     # Neurons.
     Row("LIF, tau 2, hard reset", f"{SPIKINGFORMER}, {SPIKEDECODER}", f"{_GOLDEN}.neurons", "state over T, leak by shift",
         changes={**_STEPS, "neuron": "lif_hard", "leak": 1}),
@@ -121,16 +137,17 @@ ROWS = (
     Row("token and position summed, then binarised", SPIKEDECODER, f"{_GOLDEN}.embeddings", "table rows through a neuron",
         changes={**_STEPS, "neuron": "lif_hard", "leak": 1, "embedding": "spikes", "spike_shift": 4}),
     # Heads.
-    Row("head accumulate, average", SPIKEDECODER, f"{_GOLDEN}.heads", "final spikes of all T, rows repeated",
+    Row("head accumulate, average", SPIKEDECODER, f"{_GOLDEN}.linears", "final spikes of all T, rows repeated",
         changes={**_STEPS, "neuron": "lif_hard", "leak": 1}),
-    Row("head concatenate", SPIKEDECODER, f"{_GOLDEN}.heads", "rows of their own per time step",
+    Row("head concatenate", SPIKEDECODER, f"{_GOLDEN}.linears", "rows of their own per time step",
         changes={**_STEPS, "neuron": "lif_hard", "leak": 1, "head": "concatenate"}),
-    Row("head final", SPIKEDECODER, f"{_GOLDEN}.heads", "last time step",
+    Row("head final", SPIKEDECODER, f"{_GOLDEN}.linears", "last time step",
         changes={**_STEPS, "neuron": "lif_hard", "leak": 1, "head": "final"}),
     # Degrees, training, account.
     Row("SpikeDecoder spike degrees 0-3", SPIKEDECODER, f"{_GOLDEN}.transformer",
         "none: they keep floating-point products", state="golden only", command=f"{_TESTS} -k degree"),
-    Row("SpikeDecoder spike degree 4", SPIKEDECODER, f"{_GOLDEN}.transformer", "whole", command=_generate("spikedecoder")),
+    Row("SpikeDecoder spike degree 4", SPIKEDECODER, f"{_GOLDEN}.transformer", "whole", **_released("spikedecoder", _GENERATE),
+        changes={**_STEPS, "neuron": "lif_hard", "leak": 1, "attention": "ssa", "head": "concatenate"}),
     Row("SpAD: EA, SAA, SFA, STA, HTA", BISPIKCLM, "spikeloom.model.spad", "training only", state="golden only",
         command="python -m pytest tests/model/test_spad.py"),
     Row("energy account", f"{SPIKINGFORMER}, {WTA}, {BISPIKCLM}, {SPIKEDECODER}", "spikeloom.model.energy",
