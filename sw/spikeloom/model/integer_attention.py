@@ -59,7 +59,7 @@ class IntegerAttention:
         found : dict
             `raw` [H, n]; of wta also `biased` [H, n] and `winners` [H, m] (-1: none), of sfsa `fired` [H, n].
         counters : dict
-            As in `integer_model.Trace`.
+            As in `integer_trace.Trace`.
         """
         c = self.config
         q = query.reshape(c.heads, c.head_width, 1)              # [H, dh, 1]

@@ -11,59 +11,17 @@ of `kernels`); equations: arXiv 2604.11321 (WSSA, CWSSA), arXiv 2604.12365 Eq. 1
 SFFN, spike sums), arXiv 2606.12287 (SMHA, residual forms, heads).
 """
 
-from collections import Counter
-from dataclasses import dataclass, field
-
 import numpy as np
 
 from ..arch.config import RESIDUALS, ModelConfig, require
 from ..arch.numerics import add_spikes, pick, residual_add, saturate
 from .integer_attention import IntegerAttention
 from .integer_neurons import IntegerNeurons
+from .integer_trace import Moment, Trace
 from .kernels import sums
 from .tensors import check_tensors, head_rows, neuron_levels, tensor_shapes
 
 __all__ = ["IntegerModel", "Trace", "check_tensors", "tensor_shapes"]
-
-
-@dataclass
-class Trace(dict):
-    """Every intermediate of one position by name: `embed`, `layer0.in`, `layer0.qkv`, ..., `final`, `logits`.
-
-    `<name>.sum` is what a neuron compared or a residual writer shifted; residual writers themselves are named by the
-    residual after them, their spikes (if they have a neuron) `<name>.spikes`. Where spikes replace the stream it is
-    `<name>.residual`. With more than one time step all names but `final` and `logits` carry it (`layer0.in@2`);
-    `final` is what the head reads: the final spikes of its time steps side by side.
-
-    `counters` counts what papers and hardware disagree about most easily. An operator counts once per position and time
-    step, though an encoder's program runs FIRE in and LINEAR qkv twice.
-    """
-
-    token: int = 0
-    position: int = 0
-    #: events.<linear> (non-zero inputs; with time steps also events.<linear>@t); spikes (sum of |level|), fired, neurons;
-    #: winners (SFSA: scores that fired, SSA: positions), ties, rows_without_winner, rows_short; saturations;
-    #: sops.linear (events x outputs), sops.levels (the same, a level d counted d times: `level_tiles` x cols of the device
-    #: where no column is padding) and sops.attention (coincident spikes of query and keys, and spikes of the values that
-    #: were added): synaptic operations, one addition of a weight or value each.
-    counters: Counter = field(default_factory=Counter)
-
-
-@dataclass
-class _Moment:
-    """A position at a time step: where its operators leave what they did."""
-
-    config: ModelConfig
-    trace: Trace
-    step: int
-    #: Of every neuron, by name; those of the last time step.
-    membranes: dict[str, np.ndarray]
-    #: Of the neurons that fired last, the input of the next LINEAR: how many spoke, and the sum of their |level|.
-    events: int = 0
-    levels: int = 0
-
-    def keep(self, name, value):
-        self.trace[self.config.label(name, self.step)] = value
 
 
 class IntegerModel:
@@ -204,7 +162,7 @@ class IntegerModel:
         require(0 <= token < c.vocabulary, f"Token {token} lies outside the vocabulary of {c.vocabulary}.", ValueError)
         require(0 <= position < c.context, f"Position {position} lies outside the context of {c.context}.", ValueError)
         trace, membranes = Trace(token=token, position=position), {}
-        return [_Moment(c, trace, t, membranes) for t in range(c.steps)]
+        return [Moment(c, trace, t, membranes) for t in range(c.steps)]
 
     def _embed(self, now):
         """Table rows -> stream [d]."""

@@ -69,7 +69,7 @@ class IntegerSequences:
         ----------
         tokens : int64 [B, N]
         trace : dict, optional
-            Collects intermediates [B, N, .] under the names of `integer_model.Trace`, and the winners' positions
+            Collects intermediates [B, N, .] under the names of `integer_trace.Trace`, and the winners' positions
             [B, H, N, K].
         only_last : bool
             Logits of the last position alone: [B, 1, V].
