@@ -31,12 +31,14 @@ def state_of(source: Path) -> dict:
     return about | {"model": tensors}
 
 
-def save(run: Path, out: Path) -> None:
-    """Write the newest checkpoint of a run, without its optimisers."""
+def save(run: Path, out: Path, *, half: bool = False) -> None:
+    """Write the newest checkpoint of a run, without its optimisers; `half`: real numbers in 16 bits."""
     state = state_of(run)
     about = {name: state[name] for name in ("config", "tokens", "kind")}
     Path(out).parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous().clone() for name, tensor in state["model"].items()}, out, {"spikeloom": json.dumps(about)})
+    tensors = {name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous().clone()
+               for name, tensor in state["model"].items()}
+    save_file(tensors, out, {"spikeloom": json.dumps(about)})
     Path(out).chmod(0o644)  # safetensors creates files that only their owner may read
 
 

@@ -24,7 +24,7 @@ SETTINGS = {"learning_rate": 0.01, "muon": 1.0, "weight_decay": 0.01, "batch_tok
             "anneal_until": 0.4, "freeze_from": 0.7, "warmup_steps": 3}
 MODEL = {"name": "tiny", "vocabulary": 27, "context": 16, "width": 16, "layers": 1, "heads": 2, "hidden": 24, "level_v": 1,
          "neuron": "lif_soft", "steps": 2, "leak": 1, "position_table": True}
-GOLDEN = {"position": "learned", "tied_start": True}
+GOLDEN = {"position": "learned", "offsets": [1, 0]}
 
 
 def config_of(task, **changes):

@@ -33,11 +33,28 @@ def binary_code(rows: int, columns: int) -> torch.Tensor:
     return code.float() * 2 - 1
 
 
-def sinusoids(rows: int, columns: int) -> torch.Tensor:
-    """sin at even columns, cos at odd ones, of n / 10000^(i / columns); [rows, columns]."""
+def frequencies(columns: int, longest: int = 10000) -> torch.Tensor:
+    """Radians per position of each column, 1 down to 1 / longest; a sin and its cos share one. [columns]"""
     even = torch.arange(columns) // 2 * 2
-    angle = torch.arange(rows)[:, None] / 10000 ** (even / columns)[None, :]
+    return 1 / longest ** (even / columns)
+
+
+def sinusoids(rows: int, columns: int, longest: int = 10000) -> torch.Tensor:
+    """sin at even columns, cos at odd ones, of n / longest^(i / columns); [rows, columns]."""
+    angle = torch.arange(rows)[:, None] * frequencies(columns, longest)[None, :]
     return torch.where(torch.arange(columns) % 2 == 0, angle.sin(), angle.cos())
+
+
+def longest_wave(config: ModelConfig) -> int:
+    """The slowest wave of learned positions, in positions per radian."""
+    return max(4, config.context // 4)
+
+
+def start_of_positions(config: ModelConfig, options: GoldenOptions) -> int:
+    """First column that learned positions fill at the start: their own, or half of the columns where all are summed."""
+    if options.join == "concatenate":
+        return config.width - options.position_width
+    return config.width // 2 if options.position == "learned" else config.width
 
 
 class Tables(nn.Module):
@@ -57,7 +74,9 @@ class Tables(nn.Module):
 
     def _token(self, c, o, columns):
         if o.token == "current":
-            return torch.randn(c.vocabulary, columns) * 0.3
+            table = torch.randn(c.vocabulary, columns) * (0.6 if o.position == "learned" else 0.3)
+            table[:, start_of_positions(c, o):] *= 0.3
+            return table
         if o.token == "learned":
             return torch.randn(c.vocabulary, columns)
         if o.token == "binary":
@@ -71,9 +90,11 @@ class Tables(nn.Module):
         if o.position == "none":
             return None
         if o.position == "learned":
-            # Sinusoids of small weight beside noise: near positions start alike.
-            noise = 0.1 * torch.randn(c.context, columns)
-            return (0.5 if o.token == "current" else 1.0) * sinusoids(c.context, columns) + noise
+            # Sinusoids beside noise, no wave much longer than the context: near positions start alike, far ones do not.
+            start = 0.1 * torch.randn(c.context, columns)
+            first = start_of_positions(c, o) - (c.width - columns)
+            start[:, first:] += sinusoids(c.context, columns - first, longest_wave(c))
+            return start
         if o.position == "static":
             return sinusoids(c.context, columns)
         if o.position == "binary":

@@ -43,8 +43,9 @@ class GoldenOptions:
     scores: str = "config"
     #: SSA's scale s; any power of two does, since a threshold or norm follows.
     scale: float = 0.125
-    #: Queries and keys start from equal weights, so that a score is a similarity from the first step on.
-    tied_start: bool = False
+    #: Start of learning: head h compares positions so that it looks `offsets[h]` tokens back (negative: ahead), and queries and
+    #: keys speak seldom, so that unrelated scores are small. Empty: queries and keys start at random.
+    offsets: tuple[int, ...] = ()
 
     def __post_init__(self):
         for name, choices in (("surrogate", SURROGATES), ("norm", NORMS), ("norm_at", ("neurons", "linears")),
@@ -52,6 +53,7 @@ class GoldenOptions:
                               ("scores", SCORE_FORMS)):
             require(getattr(self, name) in choices, f"{name} must be one of {', '.join(choices)}, it is {getattr(self, name)!r}.",
                     ValueError)
+        object.__setattr__(self, "offsets", tuple(self.offsets))
         require(0 <= self.fraction <= 14, "fraction lies in 0..14.", ValueError)
         require(0 <= self.degree <= 4, "degree is SpikeDecoder's spike degree and lies in 0..4.", ValueError)
         require(self.sharpness > 0, "sharpness must be positive.", ValueError)
@@ -104,5 +106,7 @@ class GoldenOptions:
         elif self.join == "concatenate":
             demand(bits and self.position != "none" and 0 < self.position_width < config.width,
                    "concatenated embeddings are bits of a token and of a position: give position_width its columns.")
+        demand(not self.offsets or len(self.offsets) == config.heads and self.position == "learned",
+               "offsets are one per head and start from learned positions.")
         demand(not any(RESIDUALS[config.residual]) or self.degree in (0, 4),
                f"residual {config.residual!r} is made of spikes: degree must be 4 (or 0, where nothing spikes).")

@@ -25,11 +25,36 @@ from torch import nn
 from spikeloom.arch.config import RESIDUALS, ModelConfig
 
 from .attention import FloatAttention, SpikeAttention
-from .embeddings import Embedding
+from .embeddings import Embedding, frequencies, longest_wave, start_of_positions
 from .linears import FloatLinear, Head, LinearNeurons, ResidualWriter
 from .neurons import NeuronLayer
 from .norms import Norm
 from .options import GoldenOptions
+
+#: Queries and keys start this far below the middle of their currents, in deviations: about one in six speaks.
+SELDOM = 0.7
+
+
+@torch.no_grad()
+def start_at_offsets(qkv: LinearNeurons, config: ModelConfig, options: GoldenOptions) -> None:
+    """Queries and keys that start as a comparison of positions, head h's shifted by `offsets[h]`.
+
+    Of positions in sinusoids (sin w n, cos w n), the key a sin + b cos of position n - o is a linear map of those of n:
+    (a cos w o + b sin w o) sin w n + (b cos w o - a sin w o) cos w n. Tokens weigh less at first.
+    """
+    c, d = config, config.width
+    first = start_of_positions(c, options)
+    keys = qkv.weight[first:, d : 2 * d]  # [columns, C]
+    qkv.weight[:first, : 2 * d] *= 0.3
+    even, odd = keys[0::2], keys[1::2]
+    speed = frequencies(keys.shape[0], longest_wave(c))[0::2, None]  # [columns / 2, 1]
+    for head, offset in enumerate(options.offsets):
+        own = slice(head * c.head_width, (head + 1) * c.head_width)
+        angle = speed * offset
+        qkv.weight[first::2, own] = even[:, own] * angle.cos() + odd[:, own] * angle.sin()
+        qkv.weight[first + 1 :: 2, own] = odd[:, own] * angle.cos() - even[:, own] * angle.sin()
+    norm = qkv.neurons.norm
+    norm.shift[: 2 * d] -= SELDOM * norm.gain()[: 2 * d]
 
 
 class SpikingAttentionBlock(nn.Module):
@@ -50,9 +75,8 @@ class SpikingAttentionBlock(nn.Module):
             self.out = LinearNeurons(c, options, d, (d,), (1,))
         else:
             self.out = ResidualWriter(c, options, d, self.sn_attn.unit[0].item())
-        if options.tied_start:
-            with torch.no_grad():
-                self.qkv.weight[:, d : 2 * d] = self.qkv.weight[:, :d]
+        if options.offsets:
+            start_at_offsets(self.qkv, config, options)
 
     def forward(self, x: torch.Tensor, hardness: torch.Tensor, keep: dict | None = None, name: str = "") -> torch.Tensor:
         s = self.sn_in(x)  # [T, B, N, C]
