@@ -119,9 +119,9 @@ class ScoreUnit(wiring.Component):
             m.d.sync += [rows[-1].eq(rows[-2]), valids[-1].eq(valids[-2])]
         m.d.comb += [self.o_valid.eq(valids[-1]), self.o_row.eq(rows[-1])]
         for bank in range(self.cfg.score_banks):
-            counts = self._build_counts(m, spoke, minus, bank)
+            scores = self._build_counts(m, spoke, minus, bank)
             eligible, distance = self._build_position(m, bank)
-            self._build_heads(m, counts, bank)
+            self._build_heads(m, scores, bank)
             self._build_keys(m, eligible, distance, bank)
         return m
 
@@ -135,22 +135,22 @@ class ScoreUnit(wiring.Component):
         return spoke, minus
 
     def _build_counts(self, m, spoke, minus, bank):
-        """First stage: score of each segment, channels where both spoke less twice those where they differ."""
+        """First stage: channels where both spoke, and of these the ones that differ; then the score of each segment."""
         cfg = self.cfg
         at = slice(bank * cfg.max_width, (bank + 1) * cfg.max_width)
         both = Signal(cfg.max_width, name=f"both_{bank}")
         differ = Signal(cfg.max_width, name=f"differ_{bank}")
         m.d.comb += [both.eq(spoke & self.i_spoke[at]), differ.eq(both & (minus ^ self.i_minus[at]))]
-        counts = []
+        scores = []
         for segment in range(cfg.segments):
             within = slice(segment * cfg.segment, (segment + 1) * cfg.segment)
-            count = Signal(range(-cfg.segment, cfg.segment + 1), name=f"count_{bank}_{segment}")
             n_both = Signal(bits_for(cfg.segment), name=f"n_both_{bank}_{segment}")
             n_differ = Signal(bits_for(cfg.segment), name=f"n_differ_{bank}_{segment}")
-            m.d.comb += [n_both.eq(popcount(both[within])), n_differ.eq(popcount(differ[within]))]
-            m.d.sync += count.eq(n_both - (n_differ << 1))
-            counts.append(count)
-        return counts
+            score = Signal(range(-cfg.segment, cfg.segment + 1), name=f"score_{bank}_{segment}")
+            m.d.sync += [n_both.eq(popcount(both[within])), n_differ.eq(popcount(differ[within]))]
+            m.d.comb += score.eq(n_both - (n_differ << 1))
+            scores.append(score)
+        return scores
 
     def _build_position(self, m, bank):
         """First and second stage: causal mask and distance, the same for all heads."""
@@ -170,10 +170,10 @@ class ScoreUnit(wiring.Component):
         ]
         return eligible, distance
 
-    def _build_heads(self, m, counts, bank):
+    def _build_heads(self, m, scores, bank):
         """Second stage: sums of aligned segments, the level chosen at run time."""
         cfg = self.cfg
-        levels = [list(counts)]
+        levels = [scores]
         for level in range(1, cfg.head_levels):
             most = cfg.segment << level
             sums = [Signal(range(-most, most + 1), name=f"sum_{bank}_{level}_{slot}") for slot in range(cfg.segments >> level)]
