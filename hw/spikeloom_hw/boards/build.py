@@ -28,6 +28,11 @@ MADE, FAILED, MISSING = 0, 1, 3
 OPEN_TOOLS, OPEN_VARIABLES = ("nextpnr-xilinx", "fasm2frames", "xc7frames2bit"), ("CHIPDB", "PRJXRAY_DB_DIR")
 
 
+def shown(path: Path) -> str:
+    """A path as people like it: from the current folder where it lies inside."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
 class Build:
     """One build: its folders, what it says, what it notes.
 
@@ -66,13 +71,13 @@ class Build:
         board = self.target.board
         print(f"{board.title} ({self.target.part}): machine {self.cfg.name} at {self.cfg.clock_mhz:g} MHz, by {self.toolchain}")
         self.core = export_core(self.cfg, self.folders.work)
-        self.say("Verilog", str(self.core.path))
+        self.say("Verilog", shown(self.core.path))
         self.note(verilog="yes")
         bit = self.folders.output / vivado.BIT
         bit.unlink(missing_ok=True)  # what belongs to other Verilog must not stay beside this manifest
         self.write_manifest({})
         write_hwh(self.folders.output / vivado.HWH, board, self.cfg, full=self.toolchain == "vivado")
-        self.say("hwh", f"{self.folders.output / vivado.HWH}, made by hand from the register map")
+        self.say("hwh", f"{shown(self.folders.output / vivado.HWH)}, made by hand from the register map")
 
     def write_manifest(self, build: dict) -> None:
         """The manifest, with what is known of the build."""
@@ -80,13 +85,14 @@ class Build:
                                                  "verilog_sha256": self.core.sha256} | build}
         path = self.folders.output / "manifest.json"
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        self.say("manifest", str(path))
+        self.say("manifest", shown(path))
 
     def missing(self, tool: str, remedy: str) -> int:
-        """End for want of a tool."""
-        self.note(route=f"needs {tool}", bitstream=f"needs {tool}")
-        print(f"No bitstream: {tool} is not on this computer. {remedy}\nAll that comes before it lies in {self.folders.work} "
-              f"and {self.folders.output}.", file=sys.stderr)
+        """End for want of a tool; the notes name all that would serve."""
+        needed = "needs Vivado or openXC7" if self.target.board.zynq7 else "needs Vivado"
+        self.note(route=needed, bitstream=needed)
+        print(f"No bitstream: {tool} is not on this computer. {remedy}\nAll that comes before it lies in {shown(self.folders.work)} "
+              f"and {shown(self.folders.output)}.", file=sys.stderr)
         return MISSING
 
 
@@ -97,9 +103,9 @@ def build_with_vivado(build: Build) -> int:
     vivado.write_settings(values, settings_file)
     try:
         vivado.audit(settings_file, values, build.core)
-        build.say("Tcl", f"{vivado.SCRIPTS / vivado.SCRIPT} with {settings_file}; holds against the model")
+        build.say("Tcl", f"{shown(vivado.SCRIPTS / vivado.SCRIPT)} with {shown(settings_file)}; holds against the model")
     except NoTcl as error:
-        build.say("Tcl", f"{settings_file}; not checked against the model: {error}")
+        build.say("Tcl", f"{shown(settings_file)}; not checked against the model: {error}")
     program = vivado.find()
     if program is None:
         other = f" Or try the open flow: make bitstream BOARD={build.name} TOOLCHAIN=openxc7" if build.target.board.zynq7 else ""
@@ -114,7 +120,7 @@ def build_with_vivado(build: Build) -> int:
     shares = f"{figures['lut'] / build.target.luts:.0%} LUT, {figures['bram'] / build.target.block_rams:.0%} BRAM [route]"
     fmax = 1000 / (1000 / figures["clock_mhz"] - figures["setup"])
     build.note(netlist="yes", utilisation=shares, route=f"{fmax:.1f} MHz for {figures['clock_mhz']:g} [route]", bitstream="yes")
-    build.say("bitstream", f"{build.folders.output / vivado.BIT}; {shares}; slack {figures['setup']} ns")
+    build.say("bitstream", f"{shown(build.folders.output / vivado.BIT)}; {shares}; slack {figures['setup']} ns")
     return MADE
 
 
@@ -129,23 +135,23 @@ def build_with_openxc7(build: Build) -> int:
         return build.missing("Yosys", f"Get it with: {yosys.REMEDY}")
     shares = f"{record['lut_fraction']:.0%} LUT, {record['bram_fraction']:.0%} BRAM [synth]"
     build.note(netlist="yes", utilisation=shares)
-    build.say("netlist", f"{work / openxc7.TOP}.json; {shares}; checked")
+    build.say("netlist", f"{shown(work / openxc7.TOP)}.json; {shares}; checked")
     for doubt in record["doubts"]:
         build.say("", doubt)
     script = work / "openxc7.sh"
     script.write_text(openxc7.commands(build.target, mhz=cfg.clock_mhz, bit=vivado.BIT), encoding="utf-8")
     script.chmod(0o755)
     (work / f"{openxc7.TOP}.xdc").write_text(openxc7.constraints(cfg.clock_mhz), encoding="utf-8")
-    build.say("commands", str(script))
+    build.say("commands", shown(script))
     lacking = [name for name in OPEN_TOOLS if shutil.which(name) is None] or [name for name in OPEN_VARIABLES if name not in os.environ]
     if lacking:
-        return build.missing("openXC7", f"Not found: {', '.join(lacking)}. Install openXC7, set {' and '.join(OPEN_VARIABLES)}, "
-                             f"then call this again, or run {script} where they are and copy its {vivado.BIT} to {build.folders.output}.")
+        return build.missing("openXC7", f"Not found: {', '.join(lacking)}. Install openXC7, set {' and '.join(OPEN_VARIABLES)} and call "
+                             f"this again; or run {shown(script)} where they are and copy {vivado.BIT} to {shown(build.folders.output)}.")
     if subprocess.run([str(script)], cwd=work).returncode:
         raise RuntimeError(f"openXC7 stopped; its words are above, its log is {work / 'nextpnr.log'}.")
     shutil.copy(work / vivado.BIT, build.folders.output / vivado.BIT)
     build.note(route="yes, timing unknown", bitstream="yes")
-    build.say("bitstream", f"{build.folders.output / vivado.BIT}; openXC7's timing estimates are not to be trusted")
+    build.say("bitstream", f"{shown(build.folders.output / vivado.BIT)}; openXC7's timing estimates are not to be trusted")
     return MADE
 
 

@@ -7,12 +7,18 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-#: Plain Tcl stays plain; what Tcl does not know, and what would change files, is asked.
+#: Plain Tcl stays plain; what Tcl does not know, and what would change files, is asked; what would be
+#: written goes nowhere.
 _SHIM = """
 rename file plain_file
 proc file {sub args} {
     if {$sub in {copy delete mkdir rename}} { return [ask file $sub {*}$args] }
     uplevel 1 [list plain_file $sub {*}$args]
+}
+rename open plain_open
+proc open {path {access r}} {
+    if {$access ne "r"} { set path /dev/null }
+    plain_open $path $access
 }
 proc unknown {args} { ask {*}$args }
 proc exec {args} { error "The scripts start no programs." }

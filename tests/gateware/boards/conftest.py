@@ -1,5 +1,7 @@
 """A core without gates, with the faces of the real one."""
 
+import functools
+
 import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
@@ -36,7 +38,8 @@ class Hollow(wiring.Component):
 
 @pytest.fixture(scope="session")
 def hollow(tmp_path_factory):
-    """Exports hollow cores: hollow(axi3=..., managers=(...,), data_width=...)."""
+    """Exports hollow cores: hollow(axi3=..., managers=(...,), data_width=...); equal ones once."""
+    @functools.cache
     def export(*, axi3, managers=("m_axi",), data_width=64):
         core = Hollow(managers=managers, axi3=axi3, data_width=data_width, address_width=32 if axi3 else 40)
         text = to_verilog(Shell(core), MODULE)

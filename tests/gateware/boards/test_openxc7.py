@@ -23,7 +23,7 @@ def test_cores_that_do_not_fit_are_refused(hollow):
     with pytest.raises(ValueError, match="KV260 has no Zynq-7000"):
         openxc7.Zynq7Top(target("kv260"), hollow(axi3=True).ports)
     with pytest.raises(ValueError, match="has 5 managers; the board has 4 ports"):
-        openxc7.Zynq7Top(BOARD, hollow(axi3=True, managers=[f"m_axi{n}" for n in range(5)]).ports)
+        openxc7.Zynq7Top(BOARD, hollow(axi3=True, managers=tuple(f"m_axi{n}" for n in range(5))).ports)
 
 
 def test_the_verilog_holds_processor_buffer_and_core(hollow):
