@@ -197,6 +197,6 @@ def describe_path(path: list[Hop], *, label: Callable[[str], str] = component_of
     wire = sum(hop.delay_ns for hop in path if hop.kind == "routing")
     total = sum(hop.delay_ns for hop in path)
     return {
-        "delay_ns": round(total, 2), "wire_ns": round(wire, 2), "cells": sum(hop.kind == "logic" for hop in path),
+        "delay_ns": round(total, 2), "wire_ns": round(wire, 2), "cells": sum(hop.kind == "logic" and hop.delay_ns > 0 for hop in path),
         "from": path[0].cell, "to": path[-1].cell, "through": [f"{name} {delay:.1f}" for name, delay in passed],
     }

@@ -40,6 +40,44 @@ def test_the_preset_is_one_the_link_can_serve():
         SerialCore(preset("pynq_z2"), clock_hz=50e6, baud=BAUD)
 
 
+def hop(kind, delay, cell, port="Z"):
+    return {"type": kind, "delay": delay, "from": {"cell": "any", "loc": [1, 1], "port": "Q"},
+            "to": {"cell": cell, "loc": [2, 1], "port": port}}
+
+
+CLOCK = "$glbnet$clk_TRELLIS_IO"
+REPORT = {
+    "critical_paths": [
+        {"from": f"posedge {CLOCK}", "to": f"posedge {CLOCK}", "path": [
+            hop("clk-to-q", 0.5, "core.core.core.program.part0.0.1"), hop("routing", 2.0, "core.core.core.rows.sum_LUT4_Z"),
+            hop("logic", 0.25, "core.core.core.rows.sum_LUT4_Z"), hop("logic", 0.0, "core.core.core.rows.sum_CCU2C_S1$CCU2_COMB1"),
+            hop("routing", 1.0, "core.core.core.engine$12.pe0_1.x_TRELLIS_FF_Q"),
+            hop("setup", 0.0, "core.core.core.engine$12.pe0_1.x_TRELLIS_FF_Q")]},
+        {"from": f"posedge {CLOCK}", "to": "<async>", "path": [hop("clk-to-q", 99.0, "led_TRELLIS_FF_Q")]},
+    ],
+    "fmax": {CLOCK: {"achieved": 61.234, "constraint": 50.0}},
+    "utilization": {"DP16KD": {"available": 208, "used": 201}, "TRELLIS_COMB": {"available": 83640, "used": 7}, "DCCA": {"used": 1}},
+}
+
+
+def test_the_routers_report():
+    routed = tools.read_report(json.dumps(REPORT))
+    assert routed.core_mhz == 61.23 and routed.meets and routed.used == {"DP16KD": 201, "TRELLIS_COMB": 7}
+    assert tools.describe_path(routed.paths[0]) == {
+        "delay_ns": 3.75, "wire_ns": 3.0, "cells": 1, "from": "core.core.core.program.part0.0.1",
+        "to": "core.core.core.engine$12.pe0_1.x_TRELLIS_FF_Q", "through": ["program 0.5", "rows 2.2", "engine 1.0"]}
+    assert len(routed.paths) == 1, "a path to a pin is none of the core's"
+    slow = REPORT | {"fmax": {CLOCK: {"achieved": 49.9, "constraint": 50.0}}}
+    assert not tools.read_report(json.dumps(slow)).meets
+
+
+@pytest.mark.parametrize("cell, component", [
+    ("core.core.core.attention.winner_tree.tree_1.x_LUT4_Z", "attention"), ("core.link.host.sequence_TRELLIS_FF_Q", "link"),
+    ("command_TRELLIS_FF_Q_3", "command"), ("core.core.core.job$12.dst_LUT4_Z", "job")])
+def test_cells_belong_to_components(cell, component):
+    assert tools.component_of(cell) == component
+
+
 def test_a_missing_tool_is_named_with_its_remedy(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
