@@ -7,7 +7,7 @@ import torch
 
 from spikeloom.arch.config import ModelConfig
 from spikeloom.model.golden import GoldenOptions
-from spikeloom.model.golden.embeddings import Embedding, binary_code, sinusoids
+from spikeloom.model.golden.embeddings import Embedding, binary_code, frequencies, sinusoids
 
 CONFIG = ModelConfig(name="t", vocabulary=11, context=8, width=16, layers=1, heads=1, hidden=8, neuron="lif_hard", steps=3, leak=1,
                      level_v=1, embedding="spikes", position_table=True, spike_shift=8)
@@ -48,7 +48,7 @@ def test_concatenated_bits_keep_to_their_columns(seed):
 def test_summed_bits_are_a_heaviside(seed):
     torch.manual_seed(seed)
     embed, x = bits_of({"token": "learned", "position": "static", "join": "sum"})
-    want = (embed.tables.token[:8] + sinusoids(8, 16) >= 0).float()
+    want = (embed.tables.token[:8] + sinusoids(8, frequencies(16)) >= 0).float()
     assert (x[0, 0] == want).float().mean() > 0.97  # but for the rounding of tables to 8 bits
     assert torch.equal(x[0], x[1]) and torch.equal(x[0], x[2])
     x.sum().backward()

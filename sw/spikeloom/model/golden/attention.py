@@ -78,7 +78,7 @@ class SpikeAttention(nn.Module):
         if self.kind in ("wta", "softmax", "sparsemax"):
             self.log_temperature = nn.Parameter(torch.zeros(c.heads))  # [H]
         if self.kind == "sfsa":
-            self.theta = nn.Parameter(torch.full((c.heads,), 1.0))  # [H]
+            self.theta = nn.Parameter(torch.full((c.heads,), options.theta))  # [H]
         self.fast = (self.kind == "wta" and c.neuron != "t_lif" and not c.bidirectional
                      and fast_attention.available(c.head_width))
 

@@ -33,21 +33,21 @@ def binary_code(rows: int, columns: int) -> torch.Tensor:
     return code.float() * 2 - 1
 
 
-def frequencies(columns: int, longest: int = 10000) -> torch.Tensor:
-    """Radians per position of each column, 1 down to 1 / longest; a sin and its cos share one. [columns]"""
+def frequencies(columns: int, fastest: float = 1.0, span: float = 10000) -> torch.Tensor:
+    """Radians per position of each column, from `fastest` down to fastest / span; a sin and its cos share one. [columns]"""
     even = torch.arange(columns) // 2 * 2
-    return 1 / longest ** (even / columns)
+    return fastest / span ** (even / columns)
 
 
-def sinusoids(rows: int, columns: int, longest: int = 10000) -> torch.Tensor:
-    """sin at even columns, cos at odd ones, of n / longest^(i / columns); [rows, columns]."""
-    angle = torch.arange(rows)[:, None] * frequencies(columns, longest)[None, :]
-    return torch.where(torch.arange(columns) % 2 == 0, angle.sin(), angle.cos())
+def sinusoids(rows: int, speed: torch.Tensor) -> torch.Tensor:
+    """sin at even columns, cos at odd ones, of n speed; [rows, columns]."""
+    angle = torch.arange(rows)[:, None] * speed[None, :]
+    return torch.where(torch.arange(len(speed)) % 2 == 0, angle.sin(), angle.cos())
 
 
-def longest_wave(config: ModelConfig) -> int:
-    """The slowest wave of learned positions, in positions per radian."""
-    return max(4, config.context // 4)
+def learned_frequencies(columns: int) -> torch.Tensor:
+    """Where learned positions start: waves of 2.5 to 25 tokens, so that neighbours differ and distant positions have little in common."""
+    return frequencies(columns, 2.5, 10)
 
 
 def start_of_positions(config: ModelConfig, options: GoldenOptions) -> int:
@@ -90,13 +90,12 @@ class Tables(nn.Module):
         if o.position == "none":
             return None
         if o.position == "learned":
-            # Sinusoids beside noise, no wave much longer than the context: near positions start alike, far ones do not.
             start = 0.1 * torch.randn(c.context, columns)
             first = start_of_positions(c, o) - (c.width - columns)
-            start[:, first:] += sinusoids(c.context, columns - first, longest_wave(c))
+            start[:, first:] += sinusoids(c.context, learned_frequencies(columns - first))
             return start
         if o.position == "static":
-            return sinusoids(c.context, columns)
+            return sinusoids(c.context, frequencies(columns))
         if o.position == "binary":
             return binary_code(c.context, columns)
         own = torch.eye(c.context)

@@ -43,9 +43,12 @@ class GoldenOptions:
     scores: str = "config"
     #: SSA's scale s; any power of two does, since a threshold or norm follows.
     scale: float = 0.125
-    #: Start of learning: head h compares positions so that it looks `offsets[h]` tokens back (negative: ahead), and queries and
-    #: keys speak seldom, so that unrelated scores are small. Empty: queries and keys start at random.
+    #: Start of learning: head h compares positions so that it looks `offsets[h]` tokens back (negative: ahead). Empty: queries and
+    #: keys start at random. `seldom` lowers their currents, in deviations: rare spikes make unrelated scores small.
     offsets: tuple[int, ...] = ()
+    seldom: float = 0.7
+    #: Start of SFSA's thresholds.
+    theta: float = 1.0
 
     def __post_init__(self):
         for name, choices in (("surrogate", SURROGATES), ("norm", NORMS), ("norm_at", ("neurons", "linears")),

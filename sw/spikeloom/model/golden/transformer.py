@@ -25,15 +25,11 @@ from torch import nn
 from spikeloom.arch.config import RESIDUALS, ModelConfig
 
 from .attention import FloatAttention, SpikeAttention
-from .embeddings import Embedding, frequencies, longest_wave, start_of_positions
+from .embeddings import Embedding, learned_frequencies, start_of_positions
 from .linears import FloatLinear, Head, LinearNeurons, ResidualWriter
 from .neurons import NeuronLayer
 from .norms import Norm
 from .options import GoldenOptions
-
-#: Queries and keys start this far below the middle of their currents, in deviations: about one in six speaks.
-SELDOM = 0.7
-
 
 @torch.no_grad()
 def start_at_offsets(qkv: LinearNeurons, config: ModelConfig, options: GoldenOptions) -> None:
@@ -47,14 +43,14 @@ def start_at_offsets(qkv: LinearNeurons, config: ModelConfig, options: GoldenOpt
     keys = qkv.weight[first:, d : 2 * d]  # [columns, C]
     qkv.weight[:first, : 2 * d] *= 0.3
     even, odd = keys[0::2], keys[1::2]
-    speed = frequencies(keys.shape[0], longest_wave(c))[0::2, None]  # [columns / 2, 1]
+    speed = learned_frequencies(keys.shape[0])[0::2, None]  # [columns / 2, 1]
     for head, offset in enumerate(options.offsets):
         own = slice(head * c.head_width, (head + 1) * c.head_width)
         angle = speed * offset
         qkv.weight[first::2, own] = even[:, own] * angle.cos() + odd[:, own] * angle.sin()
         qkv.weight[first + 1 :: 2, own] = odd[:, own] * angle.cos() - even[:, own] * angle.sin()
     norm = qkv.neurons.norm
-    norm.shift[: 2 * d] -= SELDOM * norm.gain()[: 2 * d]
+    norm.shift[: 2 * d] -= options.seldom * norm.gain()[: 2 * d]
 
 
 class SpikingAttentionBlock(nn.Module):
