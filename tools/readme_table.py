@@ -29,7 +29,8 @@ def rows() -> list[tuple[str, str, str, str]]:
     return [
         ("RTL against the integer model: tokens, scores and a checksum per command that differ",
          f"{speed['mismatches']} of {speed['generation']['compared'] + resident['compared']:,}", "0", f"`[sim]` {in_speed}"),
-        ("24 random networks (1-3 layers, three weight formats, resident and streamed): differences",
+        (f"{networks['cases']} random networks of {len(networks['networks_of_each_system'])} systems (three weight formats, resident "
+         "and streamed, encoders and decoders): differences",
          f"{networks['totals']['mismatches']} of {networks['totals']['compared']:,}", "0", f"`[sim]` {in_networks}"),
         ("`stories-260k` on held-out stories, bits/byte: spiking, integers", f"{bits['integer']:.3f}", "1.10",
          f"`[model]` {in_quality}"),
