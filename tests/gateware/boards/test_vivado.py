@@ -153,7 +153,8 @@ def test_settings_that_fit_no_board_are_refused(hollow, tmp_path):
     with pytest.raises(ValueError, match=r"speak AXI3: machine 'pynq_z2' needs axi3=True"):
         vivado.settings(target("pynq_z2"), target("pynq_z2").machine, hollow(axi3=False), folders)
     with pytest.raises(ValueError, match=r"has 5 managers; KV260 has 4 memory ports"):
-        vivado.settings(target("kv260"), target("kv260").machine, hollow(axi3=False, managers=tuple(f"m_axi{n}" for n in range(5))), folders)
+        managers = tuple(f"m_axi{n}" for n in range(5))
+        vivado.settings(target("kv260"), target("kv260").machine, hollow(axi3=False, managers=managers), folders)
     bad = vivado.settings(target("kv260"), target("kv260").machine, hollow(axi3=False), vivado.Folders(tmp_path / "{", tmp_path))
     with pytest.raises(ValueError, match="holds a brace"):
         vivado.write_settings(bad, tmp_path / "settings.tcl")

@@ -31,6 +31,7 @@ from .neurons import NeuronLayer
 from .norms import Norm
 from .options import GoldenOptions
 
+
 @torch.no_grad()
 def start_at_offsets(qkv: LinearNeurons, config: ModelConfig, options: GoldenOptions) -> None:
     """Queries and keys that start as a comparison of positions, head h's shifted by `offsets[h]`.
