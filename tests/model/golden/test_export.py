@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from spikeloom.arch.config import ModelConfig
+from spikeloom.arch.config import THRESHOLD_FRACTION, ModelConfig
 from spikeloom.model import store
 from spikeloom.model.golden import GoldenOptions, SpikingTransformer
 from spikeloom.model.golden.export import ExportError, to_stored
@@ -126,7 +126,9 @@ def test_membranes_stay_within_their_bits(seed):
     neurons.norm.shift.data[0] = -1e7
     stored = to_stored(model)
     base = stored.tensors["layer0.up.base"]
-    assert 3 * (int(base[0]) + 2**24) < 2**31
+    weight = stored.tensors["layer0.up.weight"].astype(np.int64)
+    largest = int(np.abs(weight).sum(0).max()) << THRESHOLD_FRACTION
+    assert 3 * (largest + int(base[0]) + 2 * int(stored.tensors["layer0.up.step"].max())) < 2**31
     trace = IntegerModel(stored.config, stored.tensors).step(3, 0)
     assert not any(trace[f"layer0.up@{t}"][0] for t in range(3))
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from spikeloom.arch.config import THRESHOLD_FRACTION, require
+from spikeloom.arch.config import MEMBRANE_WIDTH, THRESHOLD_FRACTION, ModelConfig, require
 
 from .. import store
 from ..export import STEP_MAX
@@ -39,6 +39,11 @@ class ExportError(ValueError):
     """A golden model holds what integers cannot carry; the message says what to choose instead."""
 
 
+def demand(condition: bool, sentence: str) -> None:
+    """`require` with this module's error."""
+    require(condition, sentence, ExportError)
+
+
 def check_exportable(model: SpikingTransformer) -> None:
     """Refuse models that have no integer form.
 
@@ -48,23 +53,20 @@ def check_exportable(model: SpikingTransformer) -> None:
         Names the option and the remedy.
     """
     c, o = model.config, model.options
-
-    def demand(condition, sentence):
-        require(condition, f"{c.name}: {sentence}", ExportError)
-
-    demand(o.degree == 4, f"spike degree {o.degree} keeps multiplications of real numbers; only degree 4 has an integer form.")
-    demand(o.norm != "layer", "LayerNorm divides by each vector's own deviation, which no threshold can hold; train with norm 'batch', "
-           "'power' or 'none'.")
-    demand(o.scores == "config", f"{o.scores} attention divides; it is a float reference. Use scores 'config'.")
+    demand(o.degree == 4, f"{c.name}: spike degree {o.degree} keeps multiplications of real numbers; only degree 4 has an integer form.")
+    demand(o.norm != "layer", f"{c.name}: LayerNorm divides by each vector's own deviation, which no threshold can hold; train with "
+           "norm 'batch', 'power' or 'none'.")
+    demand(o.scores == "config", f"{c.name}: {o.scores} attention divides; it is a float reference. Use scores 'config'.")
     demand(o.beta is None or o.beta == replace(o, beta=None).decay(c),
-           f"beta {o.beta} is not the decay 1 - 2^-leak of leak {c.leak}, which is a shift; leave beta out and train with the shift.")
+           f"{c.name}: beta {o.beta} is not the decay 1 - 2^-leak of leak {c.leak}, which is a shift; leave beta out and train with it.")
 
 
-def thresholds(neurons: NeuronLayer, slope: torch.Tensor | float, offset: np.ndarray | float = 0.0, reach: float | None = None):
+def thresholds(neurons: NeuronLayer, slope: torch.Tensor | float, offset: np.ndarray | float = 0.0,
+               room: float = 2.0**31) -> tuple[np.ndarray, np.ndarray]:
     """base int32 [C], step int32 [C] for sums whose unit is worth `slope` (float or [C]) and which miss `offset` units.
 
-    `reach` is the largest sum; membranes then keep their thresholds where T steps cannot overflow 32 bits (a neuron cut there
-    never fires, or always does, as before).
+    `room` is what a membrane has for base and steps (`membrane_room`): larger ones are cut, far outside what sums reach, so that
+    such a neuron stays as silent, or as talkative, as it was.
     """
     gain, shift = (x.detach().double() for x in neurons.affine())  # [C]
     a = (gain * torch.as_tensor(slope, dtype=torch.float64)).abs()
@@ -75,12 +77,16 @@ def thresholds(neurons: NeuronLayer, slope: torch.Tensor | float, offset: np.nda
     step = torch.round(one)
     if leveled:
         step = torch.where((neurons.level > 1) | (neurons.kind == "i_lif"), step, 0.0)
-    most_base, most_step = -INT32.min, STEP_MAX
-    if neurons.kind != "ni_lif" and reach is not None:
-        most_base = most_step = min(STEP_MAX, int((2**31 - 1) / 8 / 12) - 1)
-        most_base = max(most_base, int(reach * ONE) + 1) if reach * ONE < 2**31 / 12 else most_base
-    base = base.clamp(max(-most_base, INT32.min), min(most_base, INT32.max))
-    return base.numpy().astype(np.int32), step.clamp(0, most_step).numpy().astype(np.int32)
+    base = base.clamp(max(-room / 2, INT32.min), min(room / 2, INT32.max))
+    step = step.clamp(0, min(STEP_MAX, room / 2 / (neurons.level.max().item() + 1)))
+    return torch.trunc(base).numpy().astype(np.int32), torch.trunc(step).numpy().astype(np.int32)
+
+
+def membrane_room(config: ModelConfig, reach: float) -> float:
+    """What sums up to `reach` leave of a 32-bit membrane for base and steps, so that T of them cannot overflow it."""
+    if config.neuron == "ni_lif":
+        return 2.0**32
+    return 2.0 ** (MEMBRANE_WIDTH - 1) / config.steps - reach * ONE - 1
 
 
 def linear_integers(layer: LinearNeurons) -> tuple[np.ndarray, torch.Tensor]:
@@ -104,9 +110,12 @@ class Exporter:
         self.model, self.config, self.options = model, model.config, model.options
         self.arrays: dict[str, np.ndarray] = {}
 
-    def neuron(self, name: str, neurons: NeuronLayer, slope, offset=0.0, reach=None) -> None:
-        """base and step of one neuron layer."""
-        self.arrays[f"{name}.base"], self.arrays[f"{name}.step"] = thresholds(neurons, slope, offset, reach)
+    def neuron(self, name: str, neurons: NeuronLayer, slope, offset=0.0, *, reach: float) -> None:
+        """base and step of one neuron layer, whose sums lie within +-reach."""
+        room = membrane_room(self.config, reach)
+        demand(room > 0, f"{self.config.name}: sums of {name} up to {reach:.0f} overflow a membrane over {self.config.steps} steps; train "
+               "with fewer steps or a narrower layer.")
+        self.arrays[f"{name}.base"], self.arrays[f"{name}.step"] = thresholds(neurons, slope, offset, room)
 
     def stream(self, name: str, neurons: NeuronLayer) -> None:
         """Neurons that read the residual stream."""
@@ -119,7 +128,7 @@ class Exporter:
         self.arrays[f"{name}.weight"] = weight
         offset = low * weight.astype(np.int64).sum(0)  # what the lowest levels always add
         reach = float(np.abs(weight.astype(np.int64)).sum(0).max()) * before.level.max().item()
-        self.neuron(name, layer.neurons, scale * before.unit[0].double(), offset, reach)
+        self.neuron(name, layer.neurons, scale * before.unit[0].double(), offset, reach=reach)
 
     def writer(self, name: str, writer: ResidualWriter, before: NeuronLayer) -> None:
         """A matrix, its bias and its shift into the stream."""
