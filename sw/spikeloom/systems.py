@@ -114,7 +114,8 @@ ROWS = (
     Row("SSA, bidirectional", SPIKINGFORMER, f"{_GOLDEN}.attention", "score times value by addition",
         changes={"layers": 1, "steps": 4, "neuron": "lif_hard", "leak": 1, "attention": "ssa", "bidirectional": True}),
     Row("SSA in linear form", SPIKINGFORMER, f"{_GOLDEN}.attention",
-        "none: the scan gives the same integers from the cache that is there (docs/architecture.md)", state="golden only", command=f"{_TESTS} -k linear"),
+        "none: the scan gives the same integers from the cache that is there (docs/architecture.md)", state="golden only",
+        command=f"{_TESTS} -k linear"),
     # Blocks and residual.
     Row("SFFN and spike-sum residual", BISPIKCLM, f"{_GOLDEN}.transformer", "spikes added into the stream",
         changes={**_STEPS, "neuron": "lif_subtract", "leak": 3, "residual": "spike_sum", "embedding": "spikes",
