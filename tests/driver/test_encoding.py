@@ -9,7 +9,7 @@ from spikeloom.arch.layout import Image, pack_program
 from spikeloom.arch.numerics import pick
 from spikeloom.arch.registers import Mode, Reason
 from spikeloom.driver import errors
-from spikeloom.driver.verify import verify_encoding
+from spikeloom.driver.verify import Machine, check_encoding, verify_encoding
 from spikeloom.model.random_model import TINY
 
 BOTH_WAYS = replace(TINY, name="both-ways", bidirectional=True, context=16, layers=1, neuron="t_lif", steps=2, leak=2)
@@ -136,6 +136,23 @@ def test_stop_is_honoured_at_a_sweep(bench):
     assert not list(b.device._follow()) and b.device.reason == Reason.STOPPED
     assert b.device.position == 0
     assert verify_encoding(b.device, b.model, TEXT).mismatches == 0
+
+
+def test_a_run_that_was_cut_short_is_an_error(bench):
+    b = bench(1, BOTH_WAYS)
+    run = b.device._run
+    b.device._run = lambda *arguments, **options: (run(*arguments, **options), b.device.stop())
+    with pytest.raises(errors.SpikeloomError, match="STOPPED"):
+        b.device.encode(TEXT)
+
+
+def test_a_missing_token_or_record_is_a_difference(bench):
+    b = bench(1, BOTH_WAYS)
+    tokens, machine = b.device.encode(TEXT, trace=True), Machine.of(b.image, lanes=b.device.cfg.lanes, acc_width=b.device.cfg.acc_width)
+    records = b.device.trace_records()
+    assert check_encoding(b.model, machine, TEXT, tokens, records).mismatches == 0
+    assert "number of tokens" in check_encoding(b.model, machine, TEXT, tokens[:-1], records).first
+    assert "number of checksum records" in check_encoding(b.model, machine, TEXT, tokens, records[:-1]).first
 
 
 def test_a_device_that_stands_still(bench):
