@@ -69,6 +69,27 @@ def cost(cells: dict[str, int]) -> dict[str, float]:
     return total
 
 
+def merged(cells: dict[str, int]) -> int:
+    """Look-up tables if small ones share a table wherever their inputs fit into one: a lower bound, where `cost` is an upper one.
+
+    A table of six inputs serves as two of five with common inputs, so at least as one of five and one of one, of four and
+    two, or of three and three.
+    """
+    left = {size: cells.get(f"LUT{size}", 0) + (cells.get("INV", 0) if size == 1 else 0) for size in range(1, 7)}
+    tables = left[6] + left[5] + left[4]
+    for large, small in ((5, 1), (4, 1), (4, 2)):
+        pairs = min(left[large], left[small])
+        left[large] -= pairs
+        left[small] -= pairs
+    for small in (1, 2):
+        pairs = min(left[3], left[small])
+        left[3] -= pairs
+        left[small] -= pairs
+        tables += pairs
+    memory = sum(LUT_MEMORY.get(kind, 0) * count for kind, count in cells.items())
+    return tables + (left[3] + 1) // 2 + (left[2] + left[1] + 1) // 2 + memory
+
+
 def add_up(parts) -> dict[str, float]:
     """Sum of several costs."""
     return {kind: sum(part[kind] for part in parts) for kind in KINDS}
@@ -205,7 +226,7 @@ def synthesise(cfg: AcceleratorConfig, core: ExportedCore, folder: Path, *, cach
     names = {unit.module.lstrip("\\"): unit.name for unit in units}
     record = {
         "label": "[synth]", "yosys": tool.version, "family": family, "fingerprint": f"{cfg.fingerprint:#010x}",
-        "verilog_sha256": core.sha256, **total, "multipliers": int(total["dsp"]) + forbidden, "cells": dict(sorted(cells.items())),
+        "verilog_sha256": core.sha256, **total, "lut_merged": merged(cells), "multipliers": int(total["dsp"]) + forbidden, "cells": dict(sorted(cells.items())),
         "components": {names[name]: {kind: value for kind, value in part.items() if value}
                        for name, part in sorted(components.items(), key=lambda item: -item[1]["lut"])},
     }
@@ -240,6 +261,7 @@ def text_of(record: dict, name: str) -> str:
     for kind in KINDS:
         share = record.get(f"{kind}_fraction")
         lines.append(f"  {kind:<10} {record[kind]:>8g}" + (f"  {share:6.1%}" if share is not None else ""))
+    lines.append(f"  at least   {record['lut_merged']:>8} LUT, if all small ones are merged that can be")
     lines.append(f"  multipliers {record['multipliers']:>7}")
     lines.append(f"  {'component':<28}{'number':>7}" + "".join(f"{kind:>11}" for kind in KINDS))
     for part, costs in record["components"].items():

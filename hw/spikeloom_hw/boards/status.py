@@ -124,12 +124,12 @@ def _area_text(areas: dict) -> str:
     machines = areas.get("machines", {})
     if not machines:
         return ""
-    kinds = {"lut": "LUT", "lut_memory": "of these memory", "ff": "FF", "bram": "BRAM36", "uram": "URAM", "dsp": "DSP"}
+    kinds = {"lut": "LUT", "lut_merged": "at least", "lut_memory": "of these memory", "ff": "FF", "bram": "BRAM36", "uram": "URAM", "dsp": "DSP"}
     rows = [[name, record.get("part", record["family"]), *(f"{record[kind]:,g}" for kind in kinds), str(record["multipliers"])]
             for name, record in machines.items()]
     versions = ", ".join(sorted({record["yosys"] for record in machines.values()}))
-    text = (f"\n## Area\n\nCells after mapping by Yosys {versions} [synth], units mapped apart from each other: upper bounds, since "
-            "placers merge small look-up tables. On UltraScale+ Yosys counts as on 7-series.\n\n"
+    text = (f"\n## Area\n\nCells after mapping by Yosys {versions} [synth], units mapped apart from each other: an upper bound of the "
+            "look-up tables, and the fewest they can become when a placer merges small ones. On UltraScale+ Yosys counts as on 7-series.\n\n"
             + _table(["preset", "part", *kinds.values(), "multipliers"], rows))
     record = machines.get("pynq_z2")
     if record:

@@ -110,6 +110,13 @@ def test_costs():
         area.cost({"RAM1024X1D": 1})
 
 
+@pytest.mark.parametrize("cells, tables", [
+    ({"LUT6": 3}, 3), ({"LUT5": 2, "INV": 1, "LUT1": 2}, 3), ({"LUT4": 2, "LUT2": 1}, 2), ({"LUT3": 3}, 2), ({"LUT3": 1, "LUT2": 1}, 1),
+    ({"LUT2": 3}, 2), ({"LUT6": 1, "RAM64M": 1}, 5)])
+def test_small_tables_share_large_ones(cells, tables):
+    assert area.merged(cells) == tables
+
+
 def test_units_add_up_to_the_total():
     units = {"top": {"LUT2": 1, "a": 2}, "a": {"b": 3, "FDRE": 1}, "b": {"LUT6": 10}}
     total, parts, cells = area.breakdown(units, "top")

@@ -60,7 +60,7 @@ def test_board_tests_are_noted(tmp_path, kv260, shown):
 
 def test_areas_are_shown_and_noted(tmp_path):
     record = {"label": "[synth]", "yosys": "0.70", "family": "xc7", "part": "xc7z020clg400-1", "verilog_sha256": "aa", "lut": 21000,
-              "lut_memory": 4000, "ff": 18000, "bram": 118.5, "uram": 0, "dsp": 0, "multipliers": 0, "lut_fraction": 0.395,
+              "lut_memory": 4000, "lut_merged": 17000, "ff": 18000, "bram": 118.5, "uram": 0, "dsp": 0, "multipliers": 0, "lut_fraction": 0.395,
               "bram_fraction": 0.846, "components": {"engine.pe0_0": {"number": 64, "lut": 7000}}}
     areas = tmp_path / status.AREAS
     areas.parent.mkdir()
@@ -68,5 +68,5 @@ def test_areas_are_shown_and_noted(tmp_path):
     status.note_area(areas, tmp_path / status.NOTES)
     text = status.page(tmp_path)
     assert row(text, "PYNQ-Z1")["utilisation"] == "40% LUT, 85% BRAM [synth]"
-    assert "| pynq_z2 | xc7z020clg400-1 | 21,000 | 4,000 | 18,000 | 118.5 | 0 | 0 | 0 |" in text
+    assert "| pynq_z2 | xc7z020clg400-1 | 21,000 | 17,000 | 4,000 | 18,000 | 118.5 | 0 | 0 | 0 |" in text
     assert "| engine.pe0_0 | 64 | 7,000 | 0 | 0 | 0 |" in text
