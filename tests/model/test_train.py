@@ -46,6 +46,19 @@ def test_training_resumes(run):
     assert len((run / "log.csv").read_text().splitlines()) >= 1
 
 
+def test_a_run_starts_from_a_finished_one(run, tmp_path):
+    """It begins with the other's weights, winners alone and the settings that `continued` replaces; another kind is refused."""
+    train(CONFIG | {"continued": {"learning_rate": 0.0, "anneal_until": 0}}, run=tmp_path / "more", start=run, steps=2, split=SPLIT,
+          compiled=False, quiet=True)
+    before, after = (torch.load(folder / "checkpoint.pt", weights_only=False) for folder in (run, tmp_path / "more"))
+    assert after["step"] == 2 and after["config"]["training"]["learning_rate"] == 0.0
+    for name, value in before["model"].items():
+        if "weight" in name or name in ("embed", "head"):
+            torch.testing.assert_close(after["model"][name], value, rtol=0, atol=0)
+    with pytest.raises(ValueError, match="holds a spiking model"):
+        train(CONFIG, run=tmp_path / "twin", kind="softmax", start=run, steps=1, split=SPLIT, compiled=False, quiet=True)
+
+
 def test_a_budget_is_demanded(tmp_path):
     with pytest.raises(ValueError, match="budget"):
         train(CONFIG, run=tmp_path, split=SPLIT)

@@ -8,6 +8,9 @@ rate (warm-up, then cosine), hardness of the attention (0 to 1 until `anneal_unt
 `tokenizer.json` and `config.json`; starting again in the same folder resumes. A SIGTERM
 ends the run after the step, with a checkpoint.
 
+`--start SOURCE` begins a new run with the weights of a finished one (its folder, or the `float.safetensors` beside a released
+model), winners alone from the first step; the config's `continued` then stands in for what it names of `training`.
+
 With `--teacher RUN` (a finished run with the same tokenizer, the softmax twin say) the loss is that of `distil`. The setting
 `sparsity` prices the share of synaptic operations that are not skipped, in nats per token for all of them.
 """
@@ -28,7 +31,7 @@ import torch.nn.functional as F
 
 from spikeloom.arch.config import ModelConfig
 
-from . import corpus
+from . import corpus, reference
 from .distil import Teacher, distillation_loss
 from .float_model import FloatModel
 from .muon import Muon
@@ -140,15 +143,23 @@ def build_model(config: dict, kind: str):
 class Run:
     """A run folder: model, optimisers and counters, as a checkpoint finds or starts them."""
 
-    def __init__(self, folder: Path, config: dict, kind: str, seed: int, teacher: Teacher | None = None):
+    def __init__(self, folder: Path, config: dict, kind: str, seed: int, teacher: Teacher | None = None, start: Path | None = None):
         self.folder, self.config, self.kind, self.teacher = folder, config, kind, teacher
         self.model = build_model(config, kind)
+        if start and not (folder / "checkpoint.pt").exists():
+            self._begin(start)
         self.optimisers = build_optimisers(self.model, config["training"])
         self.step, self.tokens, self.before, self.progress = 0, 0, 0.0, 0.0
         if (folder / "checkpoint.pt").exists():
             self._restore(torch.load(folder / "checkpoint.pt", weights_only=False))
         self.random = np.random.default_rng((seed, self.step))
         self.start = self.saved = self.reported = time.time()
+
+    def _begin(self, start: Path) -> None:
+        state = reference.state_of(start)
+        if state["kind"] != self.kind:
+            raise ValueError(f"{start} holds a {state['kind']} model, this run trains a {self.kind} one.")
+        self.model.load_state_dict(state["model"])
 
     def _restore(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
@@ -187,7 +198,8 @@ class Run:
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = group["peak"] * share
-        hardness, context = min(1.0, self.progress / settings["anneal_until"]), longest
+        until = settings["anneal_until"]
+        hardness, context = (min(1.0, self.progress / until) if until else 1.0), longest
         if self.kind == "spiking":
             self.model.hardness.fill_(hardness)
             self.model.freeze_norms(self.progress >= settings["freeze_from"])
@@ -231,17 +243,19 @@ class Log:
 
 
 def train(config: dict, *, run: Path, kind: str = "spiking", minutes: float | None = None, steps: int | None = None,
-          practice: Path | None = None, teacher: Path | None = None, split: corpus.Split | None = None, seed: int = 0,
+          practice: Path | None = None, teacher: Path | None = None, start: Path | None = None, split: corpus.Split | None = None, seed: int = 0,
           compiled: bool = True, save_every: float = 180.0, report_every: float = 60.0, quiet: bool = False):
     """Train (or resume) in folder `run` until the budget is spent; returns the model in evaluation form.
 
     Raises
     ------
     ValueError
-        When neither minutes nor steps are given, or the teacher has another tokenizer.
+        When neither minutes nor steps are given, the teacher has another tokenizer, or `start` holds another kind of model.
     """
     if not minutes and not steps:
         raise ValueError("Give a budget: minutes, steps, or both.")
+    if start:
+        config = config | {"training": config["training"] | config.get("continued", {})}
     folder = Path(run)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
@@ -256,7 +270,7 @@ def train(config: dict, *, run: Path, kind: str = "spiking", minutes: float | No
     bytes_per_token = sum(len(tokenizer.decode(ids).encode()) for ids in development) / sum(map(len, development))
 
     guide = Teacher(teacher, tokenizer) if teacher else None
-    state, log = Run(folder, config, kind, seed, guide), Log(folder / "log.csv", quiet)
+    state, log = Run(folder, config, kind, seed, guide, start), Log(folder / "log.csv", quiet)
     if compiled:
         state.model.compile_blocks()
         if guide:
@@ -301,12 +315,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--practice", type=Path, help="folder of practice-*.json.gz")
     parser.add_argument("--teacher", type=Path, help="folder of a finished run whose predictions are learned too")
+    parser.add_argument("--start", type=Path, help="run folder or float.safetensors whose weights a new run begins with")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-compile", action="store_true")
     options = parser.parse_args(arguments)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     train(load_config(options.config), run=options.run, kind=options.kind, minutes=options.minutes, steps=options.steps,
-          practice=options.practice, teacher=options.teacher, seed=options.seed, compiled=not options.no_compile)
+          practice=options.practice, teacher=options.teacher, start=options.start, seed=options.seed, compiled=not options.no_compile)
 
 
 if __name__ == "__main__":
