@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from spikeloom.arch.commands import COMMAND_WORDS, Opcode, Sink
 from spikeloom.arch.config import AcceleratorConfig
 from spikeloom.arch.registers import COUNTERS, MAGIC, VERSION, ErrorCode, register_map
+from spikeloom.arch.streamed_cycles import BEATS_OPEN, BURSTS_OPEN
 
 from .bus.axi import AxiLiteSignature, AxiSignature
 from .bus.axi_reader import AxiReader
@@ -31,9 +32,6 @@ from .storage.residual_store import ResidualStore
 from .storage.row_source import RowSource
 from .storage.spike_buffers import SpikeBuffers
 from .storage.window_memory import WindowMemory
-
-#: Beats that may be on their way from memory: more than its latency in cycles.
-OUTSTANDING_BEATS = 256
 
 
 class Top(wiring.Component):
@@ -92,7 +90,7 @@ class Top(wiring.Component):
         m.submodules.reset = self.reset = ResetController()
         m.submodules.counters = self.counters = Counters()
         m.submodules.reader = self.reader = AxiReader(
-            **self.bus, max_outstanding_beats=OUTSTANDING_BEATS, max_outstanding_bursts=32)
+            **self.bus, max_outstanding_beats=BEATS_OPEN, max_outstanding_bursts=BURSTS_OPEN)
         m.submodules.writer = self.writer = AxiWriter(**self.bus)
         m.submodules.program = self.program = WindowMemory(depth=cfg.program_words, part_width=32, parts=COMMAND_WORDS)
         m.submodules.prompt = self.prompt = WindowMemory(depth=cfg.max_context + 1, part_width=16)

@@ -5,11 +5,10 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from spikeloom.arch.streamed_cycles import MAX_REQUEST_BEATS
+
 from ..lib.stream import Queue
 from .axi import MAX_BURST_BEATS, PAGE_BYTES, AxiSignature, Response, constant_fields, error_layout
-
-#: Longest request, in beats.
-MAX_REQUEST_BEATS = 1 << 16
 
 
 def request_layout(address_width: int) -> data.StructLayout:

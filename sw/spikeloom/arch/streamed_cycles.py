@@ -4,15 +4,16 @@ Every stage hands over in order, so the time of each thing is the latest of what
 start of a command.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .config import AcceleratorConfig, ceil_div
 
-#: Beats and bursts that may be on their way, longest burst, bytes that no burst crosses.
+#: Beats and bursts that may be on their way (more than the latency in cycles), longest burst, bytes that no burst crosses.
 BEATS_OPEN, BURSTS_OPEN, BURST, PAGE = 256, 32, 16, 4096
-#: Events that wait for their beats.
-EVENT_QUEUE = 64
+#: Beats of the longest request, and rows that wait for their beats.
+MAX_REQUEST_BEATS, ROW_QUEUE = 1 << 16, 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +45,12 @@ class Reader:
     ----------
     cfg : AcceleratorConfig
     memory : MemoryTiming
+    arrived : callable
+        Told, after each burst, that `arrivals` has grown; it may add to `taken`.
     """
 
-    def __init__(self, cfg: AcceleratorConfig, memory: MemoryTiming):
-        self.beat_bytes, self.memory = cfg.beat_bytes, memory
+    def __init__(self, cfg: AcceleratorConfig, memory: MemoryTiming, arrived: Callable[[], None] = lambda: None):
+        self.beat_bytes, self.memory, self._arrived = cfg.beat_bytes, memory, arrived
         #: First cycle in which the next request is accepted.
         self.free = 0
         #: Per beat: when it comes from memory, and when its user takes it (never before the cycle after).
@@ -79,10 +82,11 @@ class Reader:
                 for _ in range(length):
                     first = self._offer(first) + 1
             ends.append(self.arrivals[-1])
+            self._arrived()
         self.free = issued
 
     def _handed_over(self, beat):
-        """When a beat left the reader; one of the request in work leaves as it comes."""
+        """When a beat left the reader; where nobody told, as soon as it could."""
         return self.taken[beat] if beat < len(self.taken) else self.arrivals[beat] + 1
 
     def _offer(self, earliest):
@@ -99,11 +103,130 @@ class Reader:
         return self._credit + min(cycles, steps) * self._rate
 
 
+class _Run(NamedTuple):
+    """Adjacent rows that are asked for in one request."""
+
+    start: int
+    nbytes: int
+
+
+class StreamedCommand:
+    """Rows of a streamed command, from the scheduler to the engine.
+
+    Parameters
+    ----------
+    cfg : AcceleratorConfig
+    memory : MemoryTiming
+    address : int
+        Byte offset of row 0.
+    tiles, bits : int
+        Of a row.
+    """
+
+    def __init__(self, cfg: AcceleratorConfig, memory: MemoryTiming, *, address: int, tiles: int, bits: int):
+        self.address, self.tiles, self.row_bytes = address, tiles, tiles * cfg.cols * bits // 8
+        #: Beats of a tile row, or tile rows of a beat.
+        self.need, self.share = max(1, cfg.cols * bits // cfg.data_width), max(1, cfg.data_width // (cfg.cols * bits))
+        self.reader = Reader(cfg, memory, self._take)
+        self._row_beats = self.row_bytes // cfg.beat_bytes
+        self._most_beats = MAX_REQUEST_BEATS // 2 * cfg.beat_bytes
+        #: When the engine takes the last tile of each row, and the last tile row of all.
+        self.ends: list[int] = []
+        self._last, self._tile = 0, 0
+        #: The request that waits for the reader, and from when on; what will be the next one.
+        self._request: tuple[int, _Run] | None = None
+        self._run: _Run | None = None
+        #: Of the row before: when it was placed, staged, and gone to the queue.
+        self._offered, self._placed, self._staged, self._gone = 1, 0, 0, 0
+        self._before = -2
+        self.rows = 0
+
+    def ask(self, row: int, gap: int) -> None:
+        """A row speaks, after so many empty scan words."""
+        cycle = self._stage(gap)
+        run = _Run(self.address + row * self.row_bytes, self.row_bytes)
+        follows, self._before = row == self._before + 1, row
+        while True:
+            cycle = self._queued(cycle)
+            if self._request is None:
+                self._request = cycle + 1, run
+                break
+            taken = max(self._request[0], self.reader.free)
+            if taken <= cycle:
+                self._hand_over()
+                if taken < cycle:
+                    continue
+                if self._request is None:
+                    self._request = cycle + 1, run
+                else:
+                    self._run = run
+                break
+            if self._run is None:
+                self._run = run
+                break
+            if follows and self._run.nbytes < self._most_beats:
+                self._run = _Run(self._run.start, self._run.nbytes + self.row_bytes)
+                break
+            cycle = taken
+        self._gone = cycle
+        self.rows += 1
+
+    def finish(self, gap: int) -> list[int]:
+        """No row is left; returns when the engine takes the marker of each tile."""
+        cycle = self._queued(self._stage(gap))
+        while self._request is not None:
+            self._hand_over()
+        first = max(cycle + 1, self._last + 1)
+        return [first + tile for tile in range(self.tiles)]
+
+    def _stage(self, gap):
+        """The next event is found, placed and staged; returns the first cycle in which it may go on."""
+        # The other tiles of the row before come first; they are passed over as they come.
+        found = max(self._offered + gap, self._placed) if self.tiles == 1 or not self.rows else self._placed + self.tiles - 1 + gap
+        self._offered = found + 1
+        self._placed = max(found + 1, self._staged)
+        self._staged = max(self._placed + 1, self._gone)
+        return self._staged + 1
+
+    def _queued(self, cycle):
+        """The first cycle from there on in which the queue of rows has room."""
+        full = self.rows - ROW_QUEUE
+        if full < 0:
+            return cycle
+        while full >= len(self.ends):
+            self._hand_over()
+        return max(cycle, self.ends[full] + 1)
+
+    def _hand_over(self):
+        """The reader takes the request that waits."""
+        since, run = self._request
+        accepted = max(since, self.reader.free)
+        self._request, self._run = (accepted + 1, self._run) if self._run else None, None
+        self.reader.request(accepted, run.start, run.nbytes)
+
+    def _take(self):
+        """Beats have come: they go to the assembler, and whole tile rows to the engine."""
+        reader, need, share = self.reader, self.need, self.share
+        arrivals, taken = reader.arrivals, reader.taken
+        if share == 1:
+            taken += [arrival + 1 for arrival in arrivals[len(taken):]]
+            whole = len(arrivals) // need
+        else:
+            whole = len(arrivals) * share
+        done = len(self.ends) * self.tiles + self._tile
+        for number in range(done, whole):
+            self._last = max(arrivals[number // share * need + need - 1] + 2, self._last + 1)
+            if share > 1 and number % share == 0:
+                taken.append(self._last - 1)
+            self._tile += 1
+            if self._tile == self.tiles:
+                self._tile = 0
+                self.ends.append(self._last)
+
+
 def streamed_markers(cfg: AcceleratorConfig, rows: Iterable[int], words: list[int], gaps: list[int], *, address: int,
                      tiles: int, bits: int, memory: MemoryTiming) -> list[int]:
     """Cycles in which the engine takes the marker of each tile of a streamed command.
-
-    An event is found by the scheduler, staged, gone to the queue of events, and taken by the engine.
 
     Parameters
     ----------
@@ -116,35 +239,9 @@ def streamed_markers(cfg: AcceleratorConfig, rows: Iterable[int], words: list[in
     tiles, bits : int
         Of a row.
     """
-    reader, row_bytes = Reader(cfg, memory), tiles * cfg.cols * bits // 8
-    #: Beats of a tile row, or tile rows of a beat.
-    need, share = max(1, cfg.cols * bits // cfg.data_width), max(1, cfg.data_width // (cfg.cols * bits))
-    found, staged, gone, accepted = 0, -1, -1, 0
-    taken = [0]
-    rows = iter(rows)
+    command, rows = StreamedCommand(cfg, memory, address=address, tiles=tiles, bits=bits), iter(rows)
     for count, gap in zip(words, gaps):
         for _ in range(count):
-            start, first = address + int(next(rows)) * row_bytes, len(reader.arrivals)
-            for tile in range(tiles):
-                found, gap = max(found + 1 + gap, staged), 0
-                staged = max(found + 1, gone)
-                gone = max(staged, gone) + 1
-                if len(taken) > EVENT_QUEUE:
-                    gone = max(gone, taken[-EVENT_QUEUE] + 1)
-                if tile == 0:
-                    gone = max(gone, accepted)
-                    accepted = max(gone + 1, reader.free)
-                    reader.request(accepted, start, row_bytes)
-                word = first + tile // share * need
-                taken.append(max(reader.arrivals[word + need - 1] + 2, taken[-1] + 1))
-                if share == 1:
-                    reader.taken += [arrival + 1 for arrival in reader.arrivals[word:word + need]]
-                elif tile % share == 0:
-                    reader.taken.append(taken[-1] - 1)
-    found += gaps[-1]
-    for _ in range(tiles):
-        found = max(found + 1, staged)
-        staged = max(found + 1, gone)
-        gone = staged + 1
-        taken.append(max(gone + 1, taken[-1] + 1))
-    return taken[-tiles:]
+            command.ask(int(next(rows)), gap)
+            gap = 0
+    return command.finish(gaps[-1])

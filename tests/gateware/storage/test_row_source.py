@@ -11,23 +11,12 @@ from spikeloom.arch.config import WEIGHT_BITS
 from spikeloom.arch.layout import pack_rows, row_bytes, tiles_for, weight_code
 from spikeloom.arch.presets import preset
 from spikeloom_hw.storage.row_source import RowSource
-from spikeloom_sim.pysim import Checked, Stalls, receive, send, simulate
+from spikeloom_sim.pysim import Checked, Stalls, receive, simulate
+from spikeloom_sim.row_benches import configure, events_of, feeder, memory_process, random_weights
 
 TINY = preset("tiny")
 #: As many columns as a beat has bytes, twice and four times as many: tile rows of a quarter beat to four beats.
 MACHINES = {cols: replace(TINY, cols=cols, max_width=cols, max_neurons=4 * cols) for cols in (8, 16, 32)}
-
-
-def random_weights(rng, n_in, n_out, bits):
-    most = 1 if bits == 2 else (1 << (bits - 1)) - 1
-    return rng.integers(-most, most + 1, (n_in, n_out))
-
-
-def events_of(rows, tiles, cfg, rng):
-    """Row by row, then the markers."""
-    events = [{"row": row, "tile": tile, "level": rng.randint(1, cfg.level_max), "marker": 0, "last": 0}
-              for row in rows for tile in range(tiles)]
-    return events + [{"row": 0, "tile": tile, "level": 0, "marker": 1, "last": tile == tiles - 1} for tile in range(tiles)]
 
 
 def check_answers(events, answers, weights, cfg, bank):
@@ -52,48 +41,6 @@ async def load(ctx, dut, cfg, packed, word=0):
         ctx.set(dut.l_data, int.from_bytes(packed[i * cfg.cols:(i + 1) * cfg.cols], "little"))
         await ctx.tick()
     ctx.set(dut.l_en, 0)
-
-
-def configure(ctx, dut, **fields):
-    for name, value in fields.items():
-        ctx.set(getattr(dut, name), value)
-
-
-def memory_process(dut, cfg, image, seed, *, latency=20, stall=0.0, requests=None):
-    """Answers requests with beats: a fixed latency, then a beat per cycle or slower."""
-    async def run(ctx):
-        rng, queue, cycle, offered = random.Random(seed), [], 0, False
-        ctx.set(dut.o_request.ready, 1)
-        async for _, _, valid, ready, payload, taken in ctx.tick().sample(
-                dut.o_request.valid, dut.o_request.ready, dut.o_request.payload, dut.i_beat.ready):
-            cycle += 1
-            if valid and ready:
-                assert payload.beats > 0
-                if requests is not None:
-                    requests.append((payload.address, payload.beats))
-                for beat in range(payload.beats):
-                    at = payload.address + beat * cfg.beat_bytes
-                    queue.append((cycle + latency, int.from_bytes(image[at:at + cfg.beat_bytes], "little")))
-            if offered and taken:
-                queue.pop(0)
-                offered = False
-            offered = offered or (bool(queue) and queue[0][0] <= cycle and rng.random() >= stall)
-            ctx.set(dut.i_beat.valid, offered)
-            if offered:
-                ctx.set(dut.i_beat.payload.data, queue[0][1])
-            ctx.set(dut.o_request.ready, rng.random() >= stall)
-    return run
-
-
-def feeder(dut, pending, stalls):
-    """Sends whatever the bench appends to `pending`, in the background."""
-    async def run(ctx):
-        while True:
-            if pending:
-                await send(ctx, dut.i, [pending.pop(0)], stalls)
-            else:
-                await ctx.tick()
-    return run
 
 
 @pytest.mark.parametrize("bits", WEIGHT_BITS)
@@ -136,15 +83,16 @@ def test_streamed(bits, cols, latency, stall):
             configure(ctx, dut, address=offset, tiles=tiles, weight_code=weight_code(bits), bank=bank & 1, streamed=1,
                       image_bytes=offset + len(packed))
             rows = [draw.randrange(n_in) for _ in range(6)] + [n_in - 1]
-            expected.extend((offset + row * size, size // cfg.beat_bytes) for row in rows)
+            expected.extend(range(offset + row * size, offset + row * size + size, cfg.beat_bytes) for row in rows)
             events = events_of(rows, tiles, cfg, draw)
             pending.extend(events)
             check_answers(events, await receive(ctx, dut.o, len(events), Stalls(seed, stall)), weights, cfg, bank & 1)
             await ctx.tick()
             assert not ctx.get(dut.busy) and not ctx.get(dut.error_valid)
-        assert requests == expected
+        beats = [address + beat * cfg.beat_bytes for address, count in requests for beat in range(count)]
+        assert beats == [beat for row in expected for beat in row]
 
-    memory = memory_process(dut, cfg, image, seed, latency=latency, stall=stall, requests=requests)
+    memory = memory_process(dut, cfg.beat_bytes, image, seed, latency=latency, stall=stall, requests=requests)
     simulate(dut, bench, background=[memory, feeder(dut, pending, Stalls(seed + 1, stall))])
 
 
@@ -164,41 +112,6 @@ def test_resident_latency_and_full_rate():
             await ctx.tick()
 
     simulate(dut, bench)
-
-
-@pytest.mark.parametrize("cols, bits", [(8, 8), (8, 2), (16, 8), (32, 8)])
-def test_streamed_takes_a_beat_per_cycle_behind_a_long_latency(cols, bits):
-    cfg, latency = MACHINES[cols], 60
-    dut, pending, draw = RowSource(cfg=cfg), [], random.Random(1)
-    image, seen = bytes(1 << 14), {"beats": [], "requested": 0, "waits": 0}
-    tiles, rows = tiles_for(8 * cols, bits, cfg), 40
-    events = events_of(range(rows), tiles, cfg, draw)[:-tiles]
-    total = rows * row_bytes(tiles, bits, cfg) // cfg.beat_bytes
-
-    async def watch(ctx):
-        cycle = 0
-        async for _, _, valid, ready, event, request, beats, waiting in ctx.tick().sample(
-                dut.i_beat.valid, dut.i_beat.ready, dut.i.valid, dut.o_request.valid, dut.requested_beats, dut.waiting):
-            cycle += 1
-            seen.setdefault("event", cycle) if event else None
-            seen.setdefault("request", cycle) if request else None
-            seen["requested"] += beats
-            seen["waits"] += waiting
-            if valid and ready:
-                seen["beats"].append(cycle)
-
-    async def bench(ctx):
-        configure(ctx, dut, address=0, tiles=tiles, weight_code=weight_code(bits), streamed=1, image_bytes=len(image))
-        pending.extend(events)
-        await receive(ctx, dut.o, len(events))
-
-    simulate(dut, bench, background=[memory_process(dut, cfg, image, 1, latency=latency), watch, feeder(dut, pending, Stalls())])
-    assert seen["request"] - seen["event"] == RowSource.request_latency
-    assert seen["requested"] == total and seen["waits"] >= latency
-    # Several tile rows in a beat: the consumer's one event per cycle is the limit. Otherwise the 64 events that wait
-    # cover the latency.
-    if bits == 8:
-        assert seen["beats"][-1] - seen["beats"][0] == total - 1
 
 
 @pytest.mark.parametrize("streamed", [0, 1])
@@ -234,7 +147,7 @@ def test_rows_outside_are_reported_and_add_nothing(streamed):
             assert errors
             errors.clear()
 
-    memory = memory_process(dut, cfg, bytes(1 << 12), 1)
+    memory = memory_process(dut, cfg.beat_bytes, bytes(1 << 12), 1)
     simulate(dut, bench, background=[memory, watch, feeder(dut, pending, Stalls())])
 
 
@@ -269,6 +182,6 @@ def test_reset_in_mid_run_leaves_nothing():
     async def memory(ctx):
         while not state:
             await ctx.tick()
-        await memory_process(dut, cfg, image, 1)(ctx)
+        await memory_process(dut, cfg.beat_bytes, image, 1)(ctx)
 
     simulate(m, bench, background=[memory, feeder(dut, pending, Stalls())])
