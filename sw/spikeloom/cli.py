@@ -7,7 +7,7 @@ try:
 except ModuleNotFoundError:
     sys.exit('The command line needs typer and rich; get them with: pip install "spikeloom[cli]"')
 
-from .commands import generate, images, learning, machine, read, systems
+from .commands import bench, generate, images, learning, machine, read, systems
 
 app = typer.Typer(help="Spiking transformer language models that write text on an FPGA, without a multiplier.",
                   no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -17,6 +17,7 @@ app.command()(read.classify)
 app.command()(images.compile)
 app.command()(images.info)
 app.command()(systems.systems)
+app.command()(bench.bench)
 app.command()(machine.selftest)
 app.command()(machine.doctor)
 app.command()(machine.verilog)

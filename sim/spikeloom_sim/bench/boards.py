@@ -1,0 +1,83 @@
+"""Tokens per second of shapes that no simulator can run, on their boards, by the cycle model `[model]`.
+
+Rates of speaking neurons are those of the trained model. Counted beside the rows of weights, as if none of it stayed on chip:
+every channel's parameters, all cached keys, the winners' values, what is written to the cache, and the embedding's row. The
+clock is the preset's, an assumption: Yosys gives no timing for these chips.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from spikeloom.arch.config import AcceleratorConfig, ModelConfig
+from spikeloom.arch.run_cycles import run_report
+from spikeloom.arch.streamed_cycles import MemoryTiming
+
+from .shapes import D288, D768, forced_tokens, machine_for, program_of, table_bytes
+
+#: Share of a DRAM's peak that a dense engine is granted, and ours.
+SUSTAINED = 0.75
+#: Cycles from an address to its first beat.
+LATENCY = 60
+#: Tokens whose spikes are drawn; seed.
+TOKENS, SEED = 4, 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """A shape, the preset of the machine it runs on, and that board's memory."""
+
+    shape: ModelConfig
+    preset: str
+    #: Bytes per second at most.
+    dram: float
+    #: What others publish for the same chip, with the differences named.
+    context: str
+
+
+BOARDS = (
+    Board(shape=D288, preset="pynq_z2", dram=2.1e9,
+          context="Torch2RISCV publishes 17.6 tok/s for stories15M on this chip: dense int8, vocabulary 32,000, 50 MHz, on a board"),
+    Board(shape=D768, preset="kv260", dram=19.2e9,
+          context="Torch2RISCV publishes 27.0 tok/s for SmolLM2-135M on this board: dense int8, vocabulary 49,152, 100 MHz, four ports"),
+)
+
+
+def timing(board: Board, cfg: AcceleratorConfig, ports: int = 1) -> MemoryTiming:
+    """The board's memory: its latency, and beats per cycle at no more than the share of its peak that is granted."""
+    most = ports * cfg.beat_bytes * cfg.clock_mhz * 1e6
+    return MemoryTiming(latency=LATENCY, rate=min(1.0, SUSTAINED * board.dram / most))
+
+
+def speed(board: Board, rates: Mapping[str, float]) -> dict:
+    """Tokens per second, sparse and dense, and what they are made of."""
+    shape, cfg = board.shape, machine_for(board.shape, board.preset)
+    image, memory = program_of(shape, cfg), timing(board, cfg)
+    entry, hertz = image.card["entries"]["token"], cfg.clock_mhz * 1e6
+    tables = table_bytes(shape, shape.context / 2)
+    beside = sum(tables.values())
+    bytes_per_cycle = cfg.beat_bytes * memory.rate
+    out = {"machine": {"preset": board.preset, "columns": cfg.cols, "clock_mhz": cfg.clock_mhz, "clock": "assumed"},
+           "memory": {"bytes_per_cycle": round(bytes_per_cycle, 2), "gb_per_s": round(bytes_per_cycle * hertz / 1e9, 3),
+                      "dram_peak_gb_per_s": board.dram / 1e9, "latency": memory.latency},
+           "firing_rates": {kind: round(float(rate), 4) for kind, rate in rates.items()},
+           "table_bytes": {name: round(size) for name, size in tables.items()}}
+    for name, dense in (("sparse", False), ("dense", True)):
+        report = run_report(cfg, image.program, forced_tokens(shape, rates, 1 if dense else TOKENS, SEED), entry=entry, memory=memory,
+                            dense=dense)
+        cycles = report.cycles_per_token + beside / bytes_per_cycle
+        bound = max(report.event_bound_per_token, (report.bytes_per_token + beside) / bytes_per_cycle)
+        out[name] = {"tokens_per_second": round(hertz / cycles, 1), "cycles_per_token": round(cycles),
+                     "row_bytes_per_token": round(report.bytes_per_token), "all_bytes_per_token": round(report.bytes_per_token + beside),
+                     "event_bound": round(report.event_bound_per_token), "over_bound": round(cycles / bound, 3),
+                     "tokens_per_second_with_tables_on_chip": round(hertz / report.cycles_per_token, 1)}
+    weights = shape.weight_bits * sum(rows * columns for rows, columns in matrices(shape)) / 8
+    out["dense_roof"] = {"tokens_per_second": round(SUSTAINED * board.dram / weights, 1), "weight_bytes": round(weights),
+                         "what": f"all weights of the layers and the head once per token at {SUSTAINED:.0%} of the DRAM's peak"}
+    out["context"] = board.context
+    return out
+
+
+def matrices(shape: ModelConfig) -> list[tuple[int, int]]:
+    """(rows, columns) of every matrix that a dense engine reads for a token."""
+    d, f = shape.width, shape.hidden
+    return shape.layers * [(d, 3 * d), (d, d), (d, f), (f, d)] + [(d, shape.outputs)]

@@ -1,0 +1,108 @@
+"""`docs/performance.md` and its pictures, from what `spikeloom bench` left in results/: nothing is measured here."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from . import pictures, tables
+from .figures import DETAILS, RESULT, load
+
+#: Pictures, in docs/.
+TOKEN, TIMELINE, RATES, ROOFLINE = "token.png", "timeline.png", "rates.png", "roofline.png"
+#: What was tried and what it brought, written by hand; the end of the page.
+NOTES = Path("docs/performance_notes.md")
+
+
+def roofline(found: Mapping) -> tuple[list[dict], list[dict]]:
+    """(roofs, points) of the roofline."""
+    columns, events, beat = found["columns"], found["events"], found["beat_bytes"]
+    roofs = [{"name": f"rows on chip, {columns * events} bytes per cycle", "bytes_per_cycle": columns * events, "peak": columns * events},
+             {"name": f"one port, {beat} bytes per cycle", "bytes_per_cycle": beat, "peak": columns}]
+    dense = found["dense"]["event_bound_per_token"] * columns
+
+    def point(name, part):
+        adds = part["event_bound_per_token"] * columns
+        return {"name": name, "adds_per_byte": adds / part["bytes_per_token"], "adds_per_cycle": adds / part["cycles_per_token"],
+                "dense_equivalent": dense / part["cycles_per_token"]}
+
+    points = [point("stories-260k, resident", found["resident"]), point("the same, dense mode", found["dense"])]
+    points += [point(f"the same, streamed, latency {latency}", part) for latency, part in found["streamed"].items()]
+    full = next(p for p in found["sweep"] if p["rate"] == 1.0)["event_bound_per_token"] * columns
+    for record in found["formats"]:
+        made = point(f"half the rows, {record['weight_bits']}-bit, streamed", record)
+        points.append(made | {"dense_equivalent": full / record["cycles_per_token"]})
+    return roofs, points
+
+
+def _prose(words: str) -> str:
+    """One paragraph."""
+    return " ".join(words.split())
+
+
+_HEAD = """Made by `spikeloom bench` from `results/bench.json` and `results/bench_details.json`; one key again with `--only KEY`.
+Labels: `[sim]` counted in Verilated RTL, `[model]` by the integer and the cycle model, `[synth]` Yosys, `[route]` nextpnr. Bounds are
+counted from the integer model's spikes."""
+_COMMANDS = """Model `{model}` (SHA-256 {digest}...) on preset `{preset}`, resident rows, mean over positions {positions} of {texts}
+held-out texts ({name}) [sim]; split by the cycle model, whose sum is the count: {missed} of {counted:,} cycles were not predicted."""
+_AGREE = """{compared:,} tokens and checksums of greedy generations and the scores of every run were compared with the integer model:
+{mismatches} differ."""
+_LADDER = """What each idea is worth: one image, the tokens of one story, by the cycle model with the ideas switched off [model];
+resident rows, and rows streamed over one {bits}-bit port. The released model has int8 weights: with resident rows the same cycles as below,
+and twice the bytes from the rung int4 on. Measured in RTL [sim], mean of its stories: the last rung {sparse:,.0f}, dense mode (all ideas
+but the row skip) {dense:,.0f} cycles per token."""
+_FIRING = """Random networks of the stories model's shape whose neurons speak at a forced rate, in RTL [sim]. Theory: what rests at
+rate 0, and from there a straight line to dense mode."""
+_ROOFLINE = """Additions of weights per cycle over additions per byte read. Dots: what the machine adds; rings: what a dense machine would
+have had to add in the same time. A ring above a roof is below the dense roofline in cycles."""
+_LARGE = """By the cycle model, at the firing rates of the stories model ({rates}), with everything counted: parameters, keys, values,
+embedding."""
+_LAYERS = """What that rests on: a layer of each shape at full width in RTL, streamed, random weights, forced rates [sim]."""
+_PROCESSOR = """`decode.c`: the integer model as a plain C loop with row skip, 128-bit vectors, one sequence per core, in processor seconds;
+{differ} of {compared:,} logits differ from the integer model's. The boards' figures are scaled by published CoreMark per core [model]."""
+
+
+def text(figures: Mapping, found: Mapping, notes: str) -> str:
+    """The page."""
+    lines = ["# Performance", "", _prose(_HEAD), "", *tables.of_figures(figures), "", *tables.of_short_ones(figures)]
+    if found:
+        lines += _details(figures, found)
+    return "\n".join([*lines, notes]).rstrip() + "\n"
+
+
+def _details(figures, found):
+    resident, dense, of, checked = found["resident"], found["dense"], found["model"], found["generation"]
+    processor = found["processor"]
+    return [
+        "## Where the cycles of a token go", "",
+        _prose(_COMMANDS).format(
+            model=of["model"], digest=of["model_sha256"][:12], preset=of["machine"]["preset"], positions=of["data"]["positions"],
+            texts=len(of["data"]["stories"]), name=of["data"]["name"], counted=resident["cycles_counted"],
+            missed=abs(resident["cycles_counted"] - resident["cycles_predicted"])), "",
+        *tables.of_commands(resident, found["events"]), "", f"![cycles of a token]({TOKEN})", "",
+        "One token over time, by the cycle model [model]:", "", f"![one token]({TIMELINE})", "",
+        _prose(_AGREE).format(compared=checked["compared"],
+                              mismatches=sum(part["mismatches"] for part in (checked, resident, dense, *found["streamed"].values()))), "",
+        "## Ladder", "",
+        _prose(_LADDER).format(bits=8 * found["beat_bytes"], sparse=resident["cycles_per_token"], dense=dense["cycles_per_token"]), "",
+        *tables.of_ladder(found["ladder"]), "",
+        "## Firing rates", "", _prose(_FIRING), "", *tables.of_rates(found["sweep"], found["theory"]), "", f"![rates]({RATES})", "",
+        "## Roofline", "", _prose(_ROOFLINE), "", f"![roofline]({ROOFLINE})", "",
+        "## Large shapes", "", _prose(_LARGE).format(rates=", ".join(f"{kind} {rate:.2f}" for kind, rate in found["rates"].items())), "",
+        *tables.of_boards(figures), "", _prose(_LAYERS), "", *tables.of_layers(found["layers"]), "",
+        "## The same model on a processor", "", _prose(_PROCESSOR).format(differ=processor["differ"], compared=processor["compared"]), "",
+        *tables.of_processors(processor), ""]
+
+
+def write(root: Path) -> None:
+    """Write the page, and the pictures where there are figures for them."""
+    figures, found = load(root / RESULT), load(root / DETAILS)
+    folder, notes = root / "docs", root / NOTES
+    folder.mkdir(parents=True, exist_ok=True)
+    if found:
+        resident = found["resident"]
+        pictures.draw_commands(folder / TOKEN, resident["cycles_by_label"],
+                               {label: value / found["events"] for label, value in resident["events_by_label"].items()})
+        pictures.draw_token(folder / TIMELINE, found["token"])
+        pictures.draw_rates(folder / RATES, found["sweep"], found["theory"])
+        pictures.draw_roofline(folder / ROOFLINE, *roofline(found))
+    page = text(figures, found, notes.read_text(encoding="utf-8") if notes.is_file() else "")
+    (folder / "performance.md").write_text(page, encoding="utf-8")

@@ -1,0 +1,215 @@
+"""`spikeloom bench`: measures, writes `results/bench.json` and `docs/performance.md`."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from spikeloom.arch.presets import preset
+
+from ..versions import versions
+from . import page, sweep
+from .figures import DETAILS, RESULT, Figure, entry, load, merge
+from .keys import GOALS
+from .measures import Measures
+from .stories import events_per_cycle
+
+AREA, ROUTE, STREAMING = Path("results/area.json"), Path("results/route.json"), Path("results/streaming.json")
+
+
+class Figures:
+    """Makes the figure of each key from the measurements.
+
+    Parameters
+    ----------
+    measures : Measures
+    root : path
+        Of the checkout, for the results of synthesis and routing.
+    """
+
+    def __init__(self, measures: Measures, root: Path = Path()):
+        self.m, self.root = measures, root
+
+    def figure(self, key: str) -> Figure | None:
+        """The figure of a key; None where what it is read from was never made."""
+        return getattr(self, key)()
+
+    # -- stories ----------------------------------------------------------------------------------------------
+
+    def cycles_per_token_260k(self):
+        _, tally = self.m.resident
+        beside = {"event_bound": round(tally.bound_per_token, 1), "cycles_not_predicted": abs(tally.counted - tally.predicted),
+                  "mismatches": tally.mismatches, "compared": tally.compared}
+        return Figure(round(tally.cycles_per_token, 1), beside, self.m.of())
+
+    def over_event_bound(self):
+        released = self.m.released
+        ratios = {name: round(record["over_event_bound"], 4) for name, record in released.items() if "left_out" not in record}
+        worst = max(ratios, key=ratios.get)
+        events = events_per_cycle(self.m.cfg)
+        beside = {"model": worst, "by_model": ratios, "resident_rows_added_per_cycle": events,
+                  "over_the_bound_of_this_machine": round(ratios[worst] * events, 4)}
+        left = {name: record["left_out"] for name, record in released.items() if "left_out" in record}
+        if left:
+            beside["left_out"] = left
+        return Figure(ratios[worst], beside, self.m.of(), note="" if events == 1 else
+                      f"The bound counts one row per cycle; this machine adds {events} resident rows per cycle.")
+
+    def skip_exploited(self):
+        shares = {name: record["rows_skipped"] / record["rows_silent"] for name, record in self.m.released.items()
+                  if record.get("rows_silent")}
+        _, tally = self.m.resident
+        beside = {"rows_that_spoke": round(tally.spoke / (tally.spoke + tally.silent), 4)}
+        return Figure(round(min(shares.values()), 4), beside, self.m.of())
+
+    def _dense_and_sparse(self):
+        sparse, dense = self.m.resident[0], self.m.dense
+        events = events_per_cycle(self.m.cfg)
+        return sparse, dense, {
+            "sparse": {"cycles_per_token": round(sparse.cycles_per_token, 1), "bytes_per_token": round(sparse.bytes_per_token, 1)},
+            "dense": {"cycles_per_token": round(dense.cycles_per_token, 1), "bytes_per_token": round(dense.bytes_per_token, 1)},
+            "rows_that_spoke": round(sparse.spoke / (sparse.spoke + sparse.silent), 4),
+            "dense_over_its_own_bound": round(dense.cycles * events / dense.bound, 4),
+            "mismatches": sparse.mismatches + dense.mismatches}
+
+    def dense_over_sparse_cycles(self):
+        sparse, dense, beside = self._dense_and_sparse()
+        return Figure(round(dense.cycles / sparse.cycles, 3), beside, self.m.of())
+
+    def dense_over_sparse_bytes(self):
+        sparse, dense, beside = self._dense_and_sparse()
+        return Figure(round(dense.row_bytes / sparse.row_bytes, 3), beside, self.m.of())
+
+    # -- streaming --------------------------------------------------------------------------------------------
+
+    def stream_peak_fraction(self):
+        return self._from_streaming("stream_peak_fraction")
+
+    def streamed_over_bound(self):
+        return self._from_streaming("streamed_over_bound")
+
+    def prefill_over_decode(self):
+        return self._from_streaming("prefill_over_decode")
+
+    def _from_streaming(self, key):
+        """Made by a measurement of its own."""
+        record = load(self.root / STREAMING).get(key)
+        return record and Figure(record["value"], record.get("beside", {}), record.get("of", {}), note=record.get("note", ""))
+
+    def bytes_per_token_by_bits(self):
+        points = self.m.formats
+        rows = [point["bytes_counted"] for point in points]
+        beside = {f"{point['weight_bits']}-bit": {name: point[name] for name in ("bytes_per_token", "cycles_per_token", "mismatches")}
+                  for point in points}
+        return Figure([round(value / rows[0], 4) for value in rows], beside, {"machine": self.m.machine_identity, "rows": "streamed"})
+
+    # -- boards -----------------------------------------------------------------------------------------------
+
+    def tok_s_d288_z2(self):
+        return self._board("d288", "pynq_z2")
+
+    def tok_s_d768_kv260(self):
+        return self._board("d768", "kv260")
+
+    def _board(self, shape, machine):
+        record = self.m.board(shape)
+        return Figure(record["sparse"]["tokens_per_second"], record, {"firing_rates_of": self.m.model_identity(), "preset": machine})
+
+    def fmax_mhz_ecp5(self):
+        record = load(self.root / ROUTE)
+        if not record:
+            return None
+        from spikeloom_hw.boards import ulx3s_route
+        now = hashlib.sha256(ulx3s_route.verilog().encode()).hexdigest()
+        figure = record["fmax_mhz_ecp5"]
+        beside = {name: record[name] for name in ("differs_from_sim", "slowest_paths", "used") if name in record}
+        of = {"verilog_sha256": record["verilog_sha256"], "verilog_of_now": now, "file": ROUTE.as_posix(), "made_by": figure["command"]}
+        return Figure(figure["value"], beside, of, note=figure["what"] + ".", stale=now != record["verilog_sha256"])
+
+    def z2_lut_fraction(self):
+        return self._area("z2_lut_fraction")
+
+    def z2_bram_fraction(self):
+        return self._area("z2_bram_fraction")
+
+    def z2_multipliers(self):
+        return self._area("z2_multipliers")
+
+    def _area(self, key):
+        record = load(self.root / AREA)
+        if key not in record:
+            return None
+        from spikeloom_hw.boards.core import export_core
+        if not hasattr(self, "_z2"):
+            with tempfile.TemporaryDirectory() as folder:
+                self._z2 = export_core(preset("pynq_z2"), Path(folder)).sha256
+        return Figure(record[key], of={"verilog_sha256": record["verilog_sha256"], "verilog_of_now": self._z2, "file": AREA.as_posix(),
+                                       "made_by": "make area"}, stale=self._z2 != record["verilog_sha256"])
+
+    # -- simulator and processor ------------------------------------------------------------------------------
+
+    def sim_tokens_per_s(self):
+        speed = self.m.speed
+        return Figure(speed["tokens_per_second"], speed, self.m.of(),
+                      note="Two devices, one per core, each writing a story; tokens per processor second, added up: by the clock where the "
+                           "cores are free.")
+
+    def sim_cycles_per_cpu_s(self):
+        return Figure(self.m.speed["cycles_per_cpu_second"], of=self.m.of())
+
+    def cpu_baseline(self):
+        record = self.m.processor
+        value = next(iter(record["boards"].values()))["one_core"]
+        return Figure(value, record, self.m.model_identity() | {"source": "sim/spikeloom_sim/bench/decode.c"}, note=(
+            "Compiled at run time, one sequence per core, timed in processor seconds, logits equal to the integer model's; the boards' "
+            "figures are those of x86 over the ratio of CoreMark per core (spikeloom_sim.bench.processor). Not run on a board."))
+
+
+def details(measures: Measures) -> dict:
+    """Tables behind the page."""
+    m = measures
+    first, tally = m.resident
+    return {
+        "model": m.of(), "versions": versions(), "resident": tally.summary(), "dense": m.dense.summary(),
+        "streamed": {str(latency): tally.summary() for latency, tally in m.streamed.items()},
+        "generation": {"compared": m.generation.compared, "mismatches": m.generation.mismatches, "first_mismatch": m.generation.first},
+        "released": m.released, "rates": {kind: round(float(rate), 4) for kind, rate in m.rates.items()},
+        "ladder": m.ladder, "token": m.picture, "sweep": m.sweep,
+        "theory": [[rate, round(sweep.theory(m.sweep, rate), 1)] for rate in (0.0, 1.0)],
+        "formats": m.formats, "layers": m.layers, "processor": m.processor, "speed": m.speed,
+        "columns": m.cfg.cols, "events": events_per_cycle(m.cfg), "beat_bytes": m.cfg.beat_bytes,
+    }
+
+
+def run(measures: Measures, *, keys: Sequence[str] = (), root: Path = Path(), say: Callable[[str], None] = print) -> dict:
+    """Measure some keys, or all and the tables behind the page; write what was measured, and return it by key.
+
+    Raises
+    ------
+    ValueError
+        For an unknown key.
+    """
+    unknown = sorted(set(keys) - set(GOALS))
+    if unknown:
+        raise ValueError(f"There are no keys {', '.join(unknown)}; there are: {', '.join(GOALS)}.")
+    figures, entries = Figures(measures, root), {}
+    for key in keys or GOALS:
+        figure = figures.figure(key)
+        if figure is None:
+            say(f"{key}: never measured")
+            continue
+        entries[key] = entry(GOALS[key], figure, f"spikeloom bench --only {key}")
+        merge(root / RESULT, entries, list(GOALS))
+        say(line(key, entries[key]))
+    if not keys:
+        path = root / DETAILS
+        path.write_text(json.dumps(details(measures), indent=1) + "\n", encoding="utf-8")
+    page.write(root)
+    return entries
+
+
+def line(key: str, record: dict) -> str:
+    """One figure in words."""
+    verdict = {True: "met", False: "missed", None: "given"}[record["met"]] + (", STALE" if record.get("stale") else "")
+    return f"{key}: {record['value']} {record['unit']} {record['evidence']}, goal {record['goal'] or 'none'}: {verdict}"
