@@ -12,7 +12,7 @@ DEVICE ?= rtl
 PRESET ?= pynq_z2
 
 .DEFAULT_GOAL := help
-.PHONY: help generate test test-boards test-synth check-fast lint verilog area bitstream route boards-table train eval clean
+.PHONY: help generate test test-boards test-synth check-fast lint verilog area bitstream route boards-table bench train eval clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -70,6 +70,10 @@ test-synth: ## test the netlists that Yosys makes
 
 boards-table: ## write bitstreams/README.md from what the runs left
 	@PYTHONPATH=hw $(PYTHON) -m spikeloom_hw.boards.status
+
+bench: ## measure every figure of speed into results/bench.json and docs/performance.md (ARGS)
+	$(call need,cli hw sim model dev)
+	$(BIN)/spikeloom bench $(ARGS)
 
 train: ## train the stories model (ARGS)
 	$(call need,cli model)

@@ -42,7 +42,8 @@ def measure(device: Device, cfg: AcceleratorConfig, rate: float, seed: int, *, b
             "cycles_per_token": round(tally.cycles_per_token, 1), "event_bound_per_token": round(tally.bound_per_token, 1),
             "machine_bound_per_token": round(tally.bound_per_token / events_per_cycle(cfg), 1),
             "bytes_per_token": round(tally.bytes_per_token, 1), "bytes_counted": tally.counters["bytes_rows"],
-            "cycles_counted": tally.counted, "cycles_predicted": tally.predicted, "compared": tally.compared, "mismatches": tally.mismatches, "rows_silent": tally.silent,
+            "cycles_counted": tally.counted, "cycles_predicted": tally.predicted, "compared": tally.compared,
+            "mismatches": tally.mismatches, "rows_silent": tally.silent,
             "rows_skipped": tally.counters["rows_skipped"]}
 
 

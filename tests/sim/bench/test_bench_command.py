@@ -1,0 +1,62 @@
+"""`spikeloom bench`: what is measured is written beside what is on file; a quick look leaves it alone."""
+
+import json
+
+import pytest
+
+pytest.importorskip("typer")
+pytest.importorskip("torch")
+
+from typer.testing import CliRunner
+
+from spikeloom.cli import app
+from spikeloom_sim.bench import run as bench_run
+from spikeloom_sim.bench.figures import RESULT, Figure, load
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A checkout with one figure on file, where measuring is quick."""
+    path = tmp_path / RESULT
+    path.parent.mkdir(parents=True)
+    on_file = {"value": 1.0, "unit": "", "evidence": "[sim]", "goal": ">= 0.99", "met": True, "what": "w"}
+    path.write_text(json.dumps({"skip_exploited": on_file}))
+    made = {"cycles_per_token_260k": Figure(1500.0), "over_event_bound": Figure(1.1)}
+    monkeypatch.setattr(bench_run.Figures, "figure", lambda self, key: made.get(key))
+    return tmp_path
+
+
+def invoke(root, *arguments):
+    return CliRunner().invoke(app, ["bench", "--root", str(root), *arguments])
+
+
+def test_a_figure_goes_beside_those_on_file_and_onto_the_page(root):
+    result = invoke(root, "--only", "cycles_per_token_260k")
+    assert result.exit_code == 0, result.output
+    assert "cycles_per_token_260k: 1500.0 cycles/token [sim], goal <= 1,600: met" in result.output
+    assert list(load(root / RESULT)) == ["cycles_per_token_260k", "skip_exploited"]
+    page = (root / "docs" / "performance.md").read_text()
+    assert "| `cycles_per_token_260k` [sim] | 1,500 cycles/token | <= 1,600 | yes |" in page and "not measured" in page
+
+
+def test_a_quick_look_writes_nothing(root):
+    before = (root / RESULT).read_text()
+    result = invoke(root, "--only", "over_event_bound", "--quick")
+    assert result.exit_code == 0 and "over_event_bound: 1.1" in result.output
+    assert (root / RESULT).read_text() == before and not (root / "docs").exists()
+
+
+def test_unknown_keys_are_refused(root):
+    result = invoke(root, "--only", "warp")
+    assert result.exit_code == 2 and "cycles_per_token_260k" in result.output
+
+
+def test_what_was_never_measured_is_said(root):
+    assert "fmax_mhz_ecp5: never measured" in invoke(root, "--only", "fmax_mhz_ecp5").output
+    listed = invoke(root, "--list").output
+    assert "skip_exploited: 1.0" in listed and "tok_s_d288_z2: never measured, goal >= 1,000" in listed
+
+
+def test_the_page_is_drawn_again(root):
+    assert invoke(root, "--page").exit_code == 0
+    assert "skip_exploited" in (root / "docs" / "performance.md").read_text()
