@@ -51,7 +51,8 @@ def test_a_run_starts_from_a_finished_one(run, tmp_path):
     train(CONFIG | {"continued": {"learning_rate": 0.0, "anneal_until": 0}}, run=tmp_path / "more", start=run, steps=2, split=SPLIT,
           compiled=False, quiet=True)
     before, after = (torch.load(folder / "checkpoint.pt", weights_only=False) for folder in (run, tmp_path / "more"))
-    assert after["step"] == 2 and after["config"]["training"]["learning_rate"] == 0.0
+    assert after["step"] == 2 and after["tokens"] == before["tokens"] + 2 * 256
+    assert after["config"]["training"]["learning_rate"] == 0.0
     for name, value in before["model"].items():
         if "weight" in name or name in ("embed", "head"):
             torch.testing.assert_close(after["model"][name], value, rtol=0, atol=0)

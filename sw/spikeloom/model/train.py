@@ -146,10 +146,10 @@ class Run:
     def __init__(self, folder: Path, config: dict, kind: str, seed: int, teacher: Teacher | None = None, start: Path | None = None):
         self.folder, self.config, self.kind, self.teacher = folder, config, kind, teacher
         self.model = build_model(config, kind)
-        if start and not (folder / "checkpoint.pt").exists():
-            self._begin(start)
         self.optimisers = build_optimisers(self.model, config["training"])
         self.step, self.tokens, self.before, self.progress = 0, 0, 0.0, 0.0
+        if start and not (folder / "checkpoint.pt").exists():
+            self._begin(start)
         if (folder / "checkpoint.pt").exists():
             self._restore(torch.load(folder / "checkpoint.pt", weights_only=False))
         self.random = np.random.default_rng((seed, self.step))
@@ -160,6 +160,7 @@ class Run:
         if state["kind"] != self.kind:
             raise ValueError(f"{start} holds a {state['kind']} model, this run trains a {self.kind} one.")
         self.model.load_state_dict(state["model"])
+        self.tokens = state["tokens"]
 
     def _restore(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
