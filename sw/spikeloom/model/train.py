@@ -244,8 +244,9 @@ class Log:
 
 
 def train(config: dict, *, run: Path, kind: str = "spiking", minutes: float | None = None, steps: int | None = None,
-          practice: Path | None = None, teacher: Path | None = None, start: Path | None = None, split: corpus.Split | None = None, seed: int = 0,
-          compiled: bool = True, save_every: float = 180.0, report_every: float = 60.0, quiet: bool = False):
+          practice: Path | None = None, teacher: Path | None = None, start: Path | None = None,
+          split: corpus.Split | None = None, seed: int = 0, compiled: bool = True, save_every: float = 180.0,
+          report_every: float = 60.0, quiet: bool = False):
     """Train (or resume) in folder `run` until the budget is spent; returns the model in evaluation form.
 
     Raises
