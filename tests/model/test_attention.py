@@ -7,7 +7,7 @@ import torch
 from spikeloom.arch import numerics
 from spikeloom.arch.config import RECENCY_OFF
 from spikeloom.model import fast_attention
-from spikeloom.model.attention import AnnealedWinners, distance_penalty, recency_penalty
+from spikeloom.model.attention import AnnealedWinners, distance_penalty, recency_penalty, winner_rounds
 
 SHAPES = [(1, 9, 2, 8, 4, False), (2, 33, 4, 16, 4, False), (2, 17, 4, 16, 3, True), (1, 20, 3, 5, 8, True),
           (1, 40, 2, 40, 1, False)]
@@ -65,9 +65,10 @@ def test_soft_form_is_softmax_attention(seed):
         assert torch.allclose(a, b, atol=1e-3)
 
 
+@pytest.mark.parametrize("ranked", [False, True])
 @pytest.mark.parametrize("hardness", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("batch,length,heads,width,k,overlap", SHAPES)
-def test_kernel_equals_tensors(batch, length, heads, width, k, overlap, hardness, seed):
+def test_kernel_equals_tensors(batch, length, heads, width, k, overlap, hardness, ranked, seed):
     """Values and gradients of the C kernel are those of the tensor form."""
     if not fast_attention.available(width):
         pytest.skip("C compiler: not installed")
@@ -75,9 +76,35 @@ def test_kernel_equals_tensors(batch, length, heads, width, k, overlap, hardness
     recency, shifts = (0, 2, 4, RECENCY_OFF)[:heads], tuple(range(k))
     x, temperature = spikes(batch, length, heads, width).requires_grad_(), (torch.rand(heads) + 0.5).requires_grad_()
     hard = torch.tensor(hardness)
-    y = join(AnnealedWinners.apply(*split(x, heads), recency_penalty(length, recency), temperature, hard, shifts, overlap))
-    fast, _ = fast_attention.winners(x, distance_penalty(length, recency), temperature, hard, list(shifts), overlap)
+    y = join(AnnealedWinners.apply(*split(x, heads), recency_penalty(length, recency), temperature, hard, shifts, overlap, ranked))
+    fast, _ = fast_attention.winners(x, distance_penalty(length, recency), temperature, hard, list(shifts), overlap, ranked)
     upstream = torch.randn_like(y)
     assert torch.allclose(y, fast, atol=1e-4)
     for a, b in zip(torch.autograd.grad(y, (x, temperature), upstream), torch.autograd.grad(fast, (x, temperature), upstream)):
+        assert torch.allclose(a, b, atol=1e-3, rtol=1e-3)
+
+
+def test_soft_rounds_become_the_winners(seed):
+    """At a high temperature the form of one softmax per rank is the hard form, shifts and all; its gradient is autograd's."""
+    torch.manual_seed(seed)
+    heads, shifts, penalty = 2, (0, 0, 1, 3), recency_penalty(19, (0, 1))
+    q, k, v = split(spikes(2, 19, heads, 16), heads)
+    # A small slope by position parts equal scores as the rule does.
+    slope = penalty - torch.arange(19) / 64
+    hard, soft = (AnnealedWinners.apply(q, k, v, slope, torch.full((heads,), 1e4), torch.tensor(x), shifts, False, True) for x in (1.0, 0.0))
+    assert torch.allclose(hard, soft, atol=1e-4)
+
+    temperature = (torch.rand(heads) + 0.5).requires_grad_()
+    q.requires_grad_(), k.requires_grad_()
+    y = AnnealedWinners.apply(q, k, v, penalty, temperature, torch.zeros(()), shifts, False, True)
+    logits = ((q @ k.mT) - penalty).clamp_min(-1e6) * temperature[:, None, None]
+    expected, weights = 0.0, [2.0**-s for s in shifts]
+    for weight, won in zip(weights, winner_rounds((q @ k.mT - penalty).detach(), len(shifts))):
+        expected = expected + weight / sum(weights) * logits.softmax(-1) * (logits > -1e5)
+        logits = torch.where(won, -1e9, logits)
+    first_rows = 4  # rows with fewer positions than ranks have empty rounds, which a softmax over -1e9 does not know
+    upstream = torch.randn_like(y)
+    upstream[:, :, :first_rows] = 0
+    assert torch.allclose(y[:, :, first_rows:], (expected @ v)[:, :, first_rows:], atol=1e-4)
+    for a, b in zip(torch.autograd.grad(y, (q, k, temperature), upstream), torch.autograd.grad(expected @ v, (q, k, temperature), upstream)):
         assert torch.allclose(a, b, atol=1e-3, rtol=1e-3)

@@ -68,7 +68,7 @@ def _rank_weights(rank_shifts: list[int]) -> torch.Tensor:
 
 @torch.library.custom_op("spikeloom::winners", mutates_args=())
 def winners(spikes: torch.Tensor, penalty: torch.Tensor, temperature: torch.Tensor, hardness: torch.Tensor,
-            rank_shifts: list[int], overlap: bool) -> tuple[torch.Tensor, torch.Tensor]:
+            rank_shifts: list[int], overlap: bool, ranked: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """spikes [B, T, 3 H d], penalty int32 [H, T] by distance, temperature [H] -> ([B, T, H d], int32 [B, H, T, K])."""
     spikes, weights = spikes.contiguous(), _rank_weights(rank_shifts)
     batch, length, heads, width = _sizes(spikes, len(temperature))
@@ -77,12 +77,12 @@ def winners(spikes: torch.Tensor, penalty: torch.Tensor, temperature: torch.Tens
     long = ctypes.c_int64
     library().winners_forward(_pointer(spikes), _pointer(penalty), _pointer(temperature), ctypes.c_float(hardness.item()),
                               _pointer(weights), long(len(rank_shifts)), long(batch), long(length), long(heads),
-                              long(width), long(overlap), _pointer(out), _pointer(chosen))
+                              long(width), long(overlap), long(ranked), _pointer(out), _pointer(chosen))
     return out, chosen
 
 
 @winners.register_fake
-def _(spikes, penalty, temperature, hardness, rank_shifts, overlap):
+def _(spikes, penalty, temperature, hardness, rank_shifts, overlap, ranked):
     batch, length, heads, width = _sizes(spikes, temperature.shape[0])
     return (spikes.new_empty(batch, length, heads * width),
             spikes.new_empty((batch, heads, length, len(rank_shifts)), dtype=torch.int32))
@@ -91,7 +91,7 @@ def _(spikes, penalty, temperature, hardness, rank_shifts, overlap):
 @torch.library.custom_op("spikeloom::winners_backward", mutates_args=())
 def winners_backward(gradient: torch.Tensor, spikes: torch.Tensor, penalty: torch.Tensor, temperature: torch.Tensor,
                      hardness: torch.Tensor, chosen: torch.Tensor, rank_shifts: list[int],
-                     overlap: bool) -> tuple[torch.Tensor, torch.Tensor]:
+                     overlap: bool, ranked: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Gradients of spikes [B, T, 3 H d] and temperature [H]."""
     spikes, gradient, weights = spikes.contiguous(), gradient.contiguous(), _rank_weights(rank_shifts)
     batch, length, heads, width = _sizes(spikes, len(temperature))
@@ -99,26 +99,26 @@ def winners_backward(gradient: torch.Tensor, spikes: torch.Tensor, penalty: torc
     long = ctypes.c_int64
     library().winners_backward(_pointer(gradient), _pointer(spikes), _pointer(penalty), _pointer(temperature),
                                ctypes.c_float(hardness.item()), _pointer(weights), long(len(rank_shifts)), long(batch),
-                               long(length), long(heads), long(width), long(overlap), _pointer(chosen),
+                               long(length), long(heads), long(width), long(overlap), long(ranked), _pointer(chosen),
                                _pointer(grad_spikes), _pointer(grad_temperature))
     return grad_spikes, grad_temperature
 
 
 @winners_backward.register_fake
-def _(gradient, spikes, penalty, temperature, hardness, chosen, rank_shifts, overlap):
+def _(gradient, spikes, penalty, temperature, hardness, chosen, rank_shifts, overlap, ranked):
     return torch.empty_like(spikes), torch.empty_like(temperature)
 
 
 def _remember(ctx, inputs, output):
-    spikes, penalty, temperature, hardness, ctx.rank_shifts, ctx.overlap = inputs
+    spikes, penalty, temperature, hardness, ctx.rank_shifts, ctx.overlap, ctx.ranked = inputs
     ctx.save_for_backward(spikes, penalty, temperature, hardness, output[1])
 
 
 def _backward(ctx, gradient, _):
     spikes, penalty, temperature, hardness, chosen = ctx.saved_tensors
     grad_spikes, grad_temperature = winners_backward(gradient, spikes, penalty, temperature, hardness, chosen,
-                                                     ctx.rank_shifts, ctx.overlap)
-    return grad_spikes, None, grad_temperature, None, None, None
+                                                     ctx.rank_shifts, ctx.overlap, ctx.ranked)
+    return grad_spikes, None, grad_temperature, None, None, None, None
 
 
 winners.register_autograd(_backward, setup_context=_remember)

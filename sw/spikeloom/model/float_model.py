@@ -13,6 +13,8 @@ input-major and fake-quantised at every step; residual writers round to the resi
 integer model does, so that evaluation form and integers differ by the rounding of thresholds only.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -33,6 +35,25 @@ def matrix(rows: int, columns: int, deviation: float) -> nn.Parameter:
 def events(spikes: torch.Tensor, neurons: Neurons) -> torch.Tensor:
     """Neurons that speak, per token: [B, T, C] -> scalar. Its gradient reaches silent and once-speaking neurons alone."""
     return (spikes / neurons.unit).clamp(0, 1).sum(-1).mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloatOptions:
+    """Choices of training that integers know nothing of."""
+
+    #: The scores' gradient is that of one softmax per rank, weighted as the winners are, in place of one softmax for all.
+    ranked: bool = False
+    #: Where neurons that read the stream begin: a channel at its mean speaks with this share of the levels. At 0 half of the
+    #: values are silent, at 0.5 both signs are heard and nearly no row is skipped.
+    centre: float = 0.0
+
+    @classmethod
+    def from_dict(cls, fields: dict) -> "FloatOptions":
+        """Fields of a config's `float`; unknown ones are refused by name."""
+        unknown = sorted(set(fields) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise ValueError(f"Unknown options of the float model: {', '.join(unknown)}.")
+        return cls(**fields)
 
 
 class ResidualWriter(nn.Module):
@@ -59,18 +80,19 @@ class ResidualWriter(nn.Module):
 class Block(nn.Module):
     """One layer; x float [B, T, width] -> the same."""
 
-    def __init__(self, config: ModelConfig, fraction: int):
+    def __init__(self, config: ModelConfig, fraction: int, options: FloatOptions):
         super().__init__()
-        c, d = config, config.width
+        c, d, centre = config, config.width, options.centre
+        self.ranked = options.ranked
         self.heads, self.rank_shifts, self.overlap, self.bits = c.heads, list(c.rank_shifts), c.overlap, c.weight_bits
         self.fast = fast_attention.available(c.head_width)
-        self.sn_in = Neurons((d,), (c.level_in,))
+        self.sn_in = Neurons((d,), (c.level_in,), centre=centre)
         self.qkv = matrix(d, 3 * d, d**-0.5)  # [d, 3d]
         self.sn_qkv = Neurons((2 * d, d), (1, c.level_v))
         self.log_temperature = nn.Parameter(torch.zeros(c.heads))  # [H]
         self.sn_attn = Neurons((d,), (c.level_attn,))
         self.out = ResidualWriter(d, d, c.level_attn, fraction, c.weight_bits, 0.5 * d**-0.5)
-        self.sn_mid = Neurons((d,), (c.level_mid,))
+        self.sn_mid = Neurons((d,), (c.level_mid,), centre=centre)
         self.up = matrix(d, c.hidden, d**-0.5)  # [d, f]
         self.sn_hidden = Neurons((c.hidden,), (c.level_hidden,))
         self.down = ResidualWriter(c.hidden, d, c.level_hidden, fraction, c.weight_bits, 0.5 * c.hidden**-0.5)
@@ -81,9 +103,9 @@ class Block(nn.Module):
     def _attend(self, spikes, penalty, hardness):  # [B, T, 3d] -> [B, T, d]
         temperature = self.log_temperature.exp()
         if self.fast:
-            return fast_attention.winners(spikes, penalty, temperature, hardness, self.rank_shifts, self.overlap)[0]
+            return fast_attention.winners(spikes, penalty, temperature, hardness, self.rank_shifts, self.overlap, self.ranked)[0]
         q, k, v = (self._heads(part) for part in spikes.chunk(3, -1))
-        y = AnnealedWinners.apply(q, k, v, penalty, temperature, hardness, self.rank_shifts, self.overlap)
+        y = AnnealedWinners.apply(q, k, v, penalty, temperature, hardness, self.rank_shifts, self.overlap, self.ranked)
         return y.transpose(1, 2).flatten(-2)
 
     def forward(self, x, penalty, hardness):
@@ -107,14 +129,14 @@ class FloatModel(nn.Module):
     winners alone (inference).
     """
 
-    def __init__(self, config: ModelConfig, fraction: int = 9):
+    def __init__(self, config: ModelConfig, fraction: int = 9, options: FloatOptions = FloatOptions()):
         super().__init__()
         self.config, self.fraction = config, fraction
         c = config
         self.embed = matrix(c.vocabulary, c.width, 0.3)  # [V, d]
         self.position = matrix(c.context, c.width, 0.1) if c.position_table else None  # [context, d]
-        self.blocks = nn.ModuleList(Block(c, fraction) for _ in range(c.layers))
-        self.sn_final = Neurons((c.width,), (c.level_final,))
+        self.blocks = nn.ModuleList(Block(c, fraction, options) for _ in range(c.layers))
+        self.sn_final = Neurons((c.width,), (c.level_final,), centre=options.centre)
         self.head = matrix(c.width, c.vocabulary, 0.5 * c.width**-0.5)  # [d, V]
         self.head_bias = nn.Parameter(torch.zeros(c.vocabulary))  # [V]
         self.dense_operations = c.layers * (4 * c.width**2 + 2 * c.width * c.hidden) + c.width * c.vocabulary

@@ -33,7 +33,7 @@ from spikeloom.arch.config import ModelConfig
 
 from . import corpus, reference
 from .distil import Teacher, distillation_loss
-from .float_model import FloatModel
+from .float_model import FloatModel, FloatOptions
 from .muon import Muon
 from .tokenizer import Tokenizer
 
@@ -134,7 +134,7 @@ def build_model(config: dict, kind: str):
 
         return SpikingTransformer(ModelConfig.from_dict(config["model"]), GoldenOptions.from_dict(config["golden"]))
     if kind == "spiking":
-        return FloatModel(ModelConfig.from_dict(config["model"]), config["fraction"])
+        return FloatModel(ModelConfig.from_dict(config["model"]), config["fraction"], FloatOptions.from_dict(config.get("float", {})))
     from .softmax_twin import SoftmaxTwin
 
     return SoftmaxTwin.matching(ModelConfig.from_dict(config["model"]))

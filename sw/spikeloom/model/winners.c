@@ -11,6 +11,7 @@
 
 #define NONE INT32_MIN
 #define LANES 16
+#define MOST 8
 
 typedef float vec __attribute__((vector_size(64), aligned(64)));
 
@@ -109,6 +110,30 @@ static float softmax(const Scratch *s, int64_t h, int32_t best, int64_t i) {
     return sum;
 }
 
+/* Rounds of softmax without the winners before (`attention.ranked_softmax`), from exp(.) in s.soft. Weight of position j is
+ * soft[j] times `all`, or `a[r]` where it won rank r; its gradient soft[j] (dw[j] all - b_all), winners alike. */
+typedef struct { int64_t n; float all, b_all, a[MOST], b[MOST]; } Rounds;
+
+static Rounds rounds(const Scratch *s, const int32_t *won, const float *rank_weight, int64_t ranks, const float *dw, int64_t i) {
+    Rounds f = {0};
+    float *soft = (float *)s->soft, e[MOST], z[MOST], inner[MOST], rest = 0.f, pulled = 0.f;
+    while (f.n < ranks && won[f.n] >= 0) { e[f.n] = soft[won[f.n]]; soft[won[f.n]] = 0.f; f.n++; }
+    EACH(j, i) rest += soft[j];
+    if (dw) EACH(j, i) pulled += soft[j] * dw[j];
+    for (int64_t r = f.n - 1; r >= 0; r--) {
+        soft[won[r]] = e[r];
+        z[r] = rest += e[r];
+        if (dw) inner[r] = (pulled += e[r] * dw[won[r]]);
+    }
+    for (int64_t r = 0; r < f.n; r++) {
+        float w = z[r] > 1e-30f ? rank_weight[r] / z[r] : 0.f;
+        f.a[r] = f.all += w;
+        if (dw && w > 0.f) f.b_all += w * inner[r] / z[r];
+        f.b[r] = f.b_all;
+    }
+    return f;
+}
+
 static inline __attribute__((always_inline)) void mix_values(const Scratch *s, const float *weight, int64_t i,
                                                              int64_t blocks, vec *out) {
     for (int64_t n = 0; n < blocks; n++) {
@@ -168,7 +193,7 @@ static inline __attribute__((always_inline)) void push_row(const Scratch *s, int
 
 void winners_forward(const float *spikes, const int32_t *penalty, const float *temperature, float hardness,
                      const float *rank_weight, int64_t ranks, int64_t batch, int64_t t, int64_t heads, int64_t d,
-                     int64_t overlap, float *out, int32_t *winners) {
+                     int64_t overlap, int64_t ranked, float *out, int32_t *winners) {
     int64_t width = heads * d, stride = 3 * width;
     Scratch s = scratch_new(penalty, temperature, t, heads, d);
     float *soft = (float *)s.soft;
@@ -182,12 +207,6 @@ void winners_forward(const float *spikes, const int32_t *penalty, const float *t
                 int32_t best = scores(&s, h, i, overlap);
                 int32_t *won = winners + ((b * heads + h) * t + i) * ranks;
                 vec row[4] = {{0}};
-                if (best != NONE && hardness < 1.f) {
-                    float share = (1.f - hardness) / softmax(&s, h, best, i);
-                    EACH(j, i) soft[j] *= share;
-                    if (s.blocks == 1) mix_values(&s, soft, i, 1, row);
-                    else mix_values(&s, soft, i, s.blocks, row);
-                }
                 int32_t *restrict key = s.key;
                 const int32_t *restrict score = s.score;
                 EACH(j, i) key[j] = score[j] * (int32_t)t + (int32_t)j;
@@ -200,6 +219,20 @@ void winners_forward(const float *spikes, const int32_t *penalty, const float *t
                     won[r] = (int32_t)j;
                     for (int64_t n = 0; n < s.blocks; n++) row[n] += hardness * rank_weight[r] * s.v[j * s.blocks + n];
                 }
+                if (best != NONE && hardness < 1.f) {
+                    vec more[4] = {{0}};
+                    float share = (1.f - hardness) / softmax(&s, h, best, i);
+                    if (ranked) {
+                        Rounds f = rounds(&s, won, rank_weight, ranks, NULL, i);
+                        share = 1.f - hardness;
+                        for (int64_t r = 0; r < f.n; r++) soft[won[r]] *= f.a[r] / f.all;
+                        share *= f.all;
+                    }
+                    EACH(j, i) soft[j] *= share;
+                    if (s.blocks == 1) mix_values(&s, soft, i, 1, more);
+                    else mix_values(&s, soft, i, s.blocks, more);
+                    for (int64_t n = 0; n < s.blocks; n++) row[n] += more[n];
+                }
                 memcpy(out + (b * t + i) * width + h * d, row, d * sizeof(float));
             }
         }
@@ -208,7 +241,8 @@ void winners_forward(const float *spikes, const int32_t *penalty, const float *t
 
 void winners_backward(const float *grad_out, const float *spikes, const int32_t *penalty, const float *temperature,
                       float hardness, const float *rank_weight, int64_t ranks, int64_t batch, int64_t t, int64_t heads,
-                      int64_t d, int64_t overlap, const int32_t *winners, float *grad_spikes, float *grad_temperature) {
+                      int64_t d, int64_t overlap, int64_t ranked, const int32_t *winners, float *grad_spikes,
+                      float *grad_temperature) {
     int64_t width = heads * d, stride = 3 * width;
     Scratch s = scratch_new(penalty, temperature, t, heads, d);
     for (int64_t h = 0; h < heads; h++) grad_temperature[h] = 0.f;
@@ -236,18 +270,38 @@ void winners_backward(const float *grad_out, const float *spikes, const int32_t 
                     memcpy(s.q, base + i * stride, d * sizeof(float));
                     pull_values(&s, i);
                     float temper = temperature[h], keep = 1.f - hardness;
-                    EACH(j, i) {
-                        soft[j] *= norm;
-                        inner += soft[j] * dw[j];
-                        mixed[j] = keep * soft[j];
-                    }
-                    EACH(j, i) {
-                        float dl = soft[j] * (dw[j] - inner);
-                        heat += dl * (float)score[j];
-                        dw[j] = dl * temper;
+                    const int32_t *won = winners + ((b * heads + h) * t + i) * ranks;
+                    if (ranked) {
+                        Rounds f = rounds(&s, won, rank_weight, ranks, dw, i);
+                        float own[MOST], pull[MOST];
+                        for (int64_t r = 0; r < f.n; r++) {
+                            float e = soft[won[r]];
+                            own[r] = keep * e * f.a[r];
+                            pull[r] = e * (dw[won[r]] * f.a[r] - f.b[r]);
+                        }
+                        EACH(j, i) {
+                            float dl = soft[j] * (dw[j] * f.all - f.b_all);
+                            mixed[j] = keep * soft[j] * f.all;
+                            soft[j] = dl;
+                        }
+                        for (int64_t r = 0; r < f.n; r++) { mixed[won[r]] = own[r]; soft[won[r]] = pull[r]; }
+                        EACH(j, i) {
+                            heat += soft[j] * (float)score[j];
+                            dw[j] = soft[j] * temper;
+                        }
+                    } else {
+                        EACH(j, i) {
+                            soft[j] *= norm;
+                            inner += soft[j] * dw[j];
+                            mixed[j] = keep * soft[j];
+                        }
+                        EACH(j, i) {
+                            float dl = soft[j] * (dw[j] - inner);
+                            heat += dl * (float)score[j];
+                            dw[j] = dl * temper;
+                        }
                     }
                     grad_temperature[h] += heat;
-                    const int32_t *won = winners + ((b * heads + h) * t + i) * ranks;
                     for (int64_t r = 0; r < ranks; r++)
                         if (won[r] >= 0) mixed[won[r]] += hardness * rank_weight[r];
                     if (s.blocks == 1 && hardness < 1.f) push_row(&s, i, 1, 1, gq);

@@ -91,7 +91,7 @@ class SpikeAttention(nn.Module):
         merged = spikes.flatten(0, 1)  # [M, N, 3 C]
         if self.fast and keep is None:
             penalty = distance_penalty(length, c.recency)  # [H, N]
-            y, _ = fast_attention.winners(merged, penalty, self.log_temperature.exp(), hardness, list(c.rank_shifts), c.overlap)
+            y, _ = fast_attention.winners(merged, penalty, self.log_temperature.exp(), hardness, list(c.rank_shifts), c.overlap, False)
             return y.unflatten(0, spikes.shape[:2])
         q, k, v = (part.unflatten(-1, (c.heads, -1)).transpose(1, 2) for part in merged.chunk(3, -1))  # [M, H, N, d]
         y = self._gather(q, k, v, hardness, None if keep is None else (keep, name, spikes.shape[:2]))  # [M, H, N, d]
