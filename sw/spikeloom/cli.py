@@ -24,6 +24,7 @@ app.command()(machine.verilog)
 app.command()(machine.registers)
 app.command(context_settings=learning.PASS_ON)(learning.train)
 app.command("eval", context_settings=learning.PASS_ON)(learning.evaluate)
+app.command(context_settings=learning.PASS_ON)(learning.ablate)
 
 if __name__ == "__main__":
     app()

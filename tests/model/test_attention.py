@@ -91,7 +91,8 @@ def test_soft_rounds_become_the_winners(seed):
     q, k, v = split(spikes(2, 19, heads, 16), heads)
     # A small slope by position parts equal scores as the rule does.
     slope = penalty - torch.arange(19) / 64
-    hard, soft = (AnnealedWinners.apply(q, k, v, slope, torch.full((heads,), 1e4), torch.tensor(x), shifts, False, True) for x in (1.0, 0.0))
+    hot = torch.full((heads,), 1e4)
+    hard, soft = (AnnealedWinners.apply(q, k, v, slope, hot, torch.tensor(x), shifts, False, True) for x in (1.0, 0.0))
     assert torch.allclose(hard, soft, atol=1e-4)
 
     temperature = (torch.rand(heads) + 0.5).requires_grad_()
@@ -106,5 +107,6 @@ def test_soft_rounds_become_the_winners(seed):
     upstream = torch.randn_like(y)
     upstream[:, :, :first_rows] = 0
     assert torch.allclose(y[:, :, first_rows:], (expected @ v)[:, :, first_rows:], atol=1e-4)
-    for a, b in zip(torch.autograd.grad(y, (q, k, temperature), upstream), torch.autograd.grad(expected @ v, (q, k, temperature), upstream)):
+    inputs = (q, k, temperature)
+    for a, b in zip(torch.autograd.grad(y, inputs, upstream), torch.autograd.grad(expected @ v, inputs, upstream)):
         assert torch.allclose(a, b, atol=1e-3, rtol=1e-3)

@@ -1,10 +1,13 @@
 """NI-LIF in PyTorch: levels, thresholds, gradient window, and the step-by-step neurons of other frameworks."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
 from spikeloom.arch import numerics
+from spikeloom.model import fast_levels
 from spikeloom.model.export import thresholds
 from spikeloom.model.neurons import Neurons, RoundLevels, unit_of
 
@@ -104,3 +107,31 @@ def test_equals_a_leakless_leaky_neuron_unrolled(level, seed):
         spike, membrane = leaky(x, membrane)
         spikes = spikes + spike
     assert torch.equal(spikes, levels_of(u[None], level)[0])
+
+
+@pytest.mark.parametrize("form", ["moving", "frozen"])
+def test_kernel_equals_tensors(form, seed, monkeypatch):
+    """Values, statistics and every gradient of the C loops are those of the tensor form."""
+    if fast_levels.library() is None:
+        pytest.skip("C compiler: not installed")
+    torch.manual_seed(seed)
+    x = torch.randn(3, 50, 22) * 2 + 0.5
+    upstream = torch.randn_like(x)
+    start = Neurons((15, 7), (1, 4), centre=0.3)
+    start.mean.normal_()
+    start.log_gain.data.normal_()
+    got = {}
+    for fast in (False, True):
+        if not fast:
+            monkeypatch.setattr(fast_levels, "usable", lambda _: False)
+        else:
+            monkeypatch.undo()
+        group, own = copy.deepcopy(start).train(), x.clone().requires_grad_()
+        group.frozen = form == "frozen"
+        y = group(own)
+        y.backward(upstream)
+        got[fast] = (y.detach(), group.mean, group.var, own.grad, group.log_gain.grad, group.shift.grad)
+    # A rounding of the sums may put a value on the other side of a level.
+    assert (got[True][0] != got[False][0]).float().mean() < 1e-3
+    for fast, tensors in zip(got[True][1:], got[False][1:]):
+        assert torch.allclose(fast, tensors, atol=1e-3, rtol=1e-3)

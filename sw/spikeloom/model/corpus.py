@@ -59,12 +59,32 @@ def load_shakespeare(path: Path = SHAKESPEARE) -> Split:
     return Split("shakespeare", train, development, held_out)
 
 
+def load_tiny_shakespeare() -> Split:
+    """The 1.1 MB of tiny Shakespeare, its last tenth held out; where there is no data folder, as much of the project's own."""
+    folder = data_folder()
+    path = folder / "tinyshakespeare" / "input.txt" if folder else None
+    if path is not None and path.is_file():
+        text = path.read_text(encoding="utf-8")
+        first, second = int(len(text) * 0.89), int(len(text) * 0.9)
+        watched = [text[at : min(at + 512, second)] for at in range(first, second, 512)]
+        return Split("tinyshakespeare", [text[:first]], watched, [text[second:]])
+    own = load_shakespeare()
+    parts = (own.train[:7], own.development[:7], own.held_out[:7])
+    allowed = set().union(*own.train[:7])
+    return Split("shakespeare, seven plays", *([text for text in part if allowed.issuperset(text)] for part in parts))
+
+
 def load_default() -> Split:
     """Stories where a data folder has them, else Shakespeare."""
     folder = data_folder()
     if folder is not None and (folder / "tinystories" / "tiny-stories.json.gz").is_file():
         return load_stories(folder)
     return load_shakespeare()
+
+
+def corpus_of(name: str) -> Split:
+    """What a model of that name was trained on: stories, or the characters of tiny Shakespeare for `shakespeare`."""
+    return load_tiny_shakespeare() if name.startswith("shakespeare") else load_default()
 
 
 def load_practice(path: Path) -> list[dict]:

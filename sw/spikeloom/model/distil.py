@@ -36,9 +36,14 @@ class Teacher:
             raise ValueError(f"{folder} holds no checkpoint.pt; train the teacher first.")
         if Tokenizer.load(folder / "tokenizer.json").backend.to_str() != tokenizer.backend.to_str():
             raise ValueError(f"The teacher in {folder} has another tokenizer; copy its tokenizer.json into the new run first.")
-        state = torch.load(folder / "checkpoint.pt", weights_only=False)
+        state = torch.load(folder / "checkpoint.pt", weights_only=False, map_location="cpu")
         self.model = build_model(state["config"], state["kind"]).eval().requires_grad_(False)
         self.model.load_state_dict(state["model"])
+
+    def to(self, device: torch.device) -> "Teacher":
+        """The same, on a device."""
+        self.model = self.model.to(device)
+        return self
 
     @torch.no_grad()
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:

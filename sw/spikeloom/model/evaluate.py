@@ -139,9 +139,9 @@ def log_softmax_of(model) -> callable:
 def measure(model_folder: Path, *, run: Path | None = None, twin: Path | None = None, practice: Path | None = None,
             split: corpus.Split | None = None, limit: int | None = None, samples: int = 20) -> tuple[dict, list[str]]:
     """All figures of one model, and the sampled texts."""
-    split = split or corpus.load_default()
-    texts = split.held_out[:limit]
     stored = store.load(Path(model_folder))
+    split = split or corpus.corpus_of(stored.config.name)
+    texts = split.held_out[:limit]
     arrays, config, scale = stored.tensors, stored.config, stored.logit_scale
     tokenizer = Tokenizer.load(model_folder / "tokenizer.json")
     encoded = tokenizer.encode_all(texts)
@@ -185,7 +185,7 @@ def measure(model_folder: Path, *, run: Path | None = None, twin: Path | None = 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, default=store.find("stories-260k"), help="folder of the exported model")
+    parser.add_argument("--model", default="stories-260k", help="model by name, or folder of an exported one")
     parser.add_argument("--run", type=Path, help="float model: a training run, or a file; default: the one beside the model")
     parser.add_argument("--twin", type=Path, help="softmax twin, likewise")
     parser.add_argument("--practice", type=Path, help="practice text, to tell copies from inventions")
@@ -195,6 +195,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     np.seterr(all="raise")
+    options.model = store.find(str(options.model))
     for name, file in (("run", "float.safetensors"), ("twin", "twin.safetensors")):
         kept = options.model / "reference" / file
         if getattr(options, name) is None and kept.exists():

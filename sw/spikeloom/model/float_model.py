@@ -74,18 +74,18 @@ class ResidualWriter(nn.Module):
     def forward(self, spikes: torch.Tensor) -> torch.Tensor:
         weight = fake_quantise(self.weight, self.bits, "power", self.largest_exponent)
         bias = round_to(self.bias, self.scale() * self.unit)
-        return round_to(spikes @ weight + bias, 2.0**-self.fraction)
+        return round_to((spikes @ weight).float() + bias, 2.0**-self.fraction)
 
 
 class Block(nn.Module):
     """One layer; x float [B, T, width] -> the same."""
 
-    def __init__(self, config: ModelConfig, fraction: int, options: FloatOptions):
+    def __init__(self, config: ModelConfig, fraction: int, options: FloatOptions, kernel: bool = True):
         super().__init__()
         c, d, centre = config, config.width, options.centre
         self.ranked = options.ranked
         self.heads, self.rank_shifts, self.overlap, self.bits = c.heads, list(c.rank_shifts), c.overlap, c.weight_bits
-        self.fast = fast_attention.available(c.head_width)
+        self.fast = kernel and fast_attention.available(c.head_width)
         self.sn_in = Neurons((d,), (c.level_in,), centre=centre)
         self.qkv = matrix(d, 3 * d, d**-0.5)  # [d, 3d]
         self.sn_qkv = Neurons((2 * d, d), (1, c.level_v))
@@ -126,16 +126,16 @@ class FloatModel(nn.Module):
     """Tokens int64 [B, T] -> logits float [B, T, V].
 
     `fraction` is f: one unit of the integer residual is 2^-f. `hardness` 0 is softmax over the integer scores, 1 the
-    winners alone (inference).
+    winners alone (inference). Without `kernel` attention is made of tensors, as GPUs need it.
     """
 
-    def __init__(self, config: ModelConfig, fraction: int = 9, options: FloatOptions = FloatOptions()):
+    def __init__(self, config: ModelConfig, fraction: int = 9, options: FloatOptions = FloatOptions(), kernel: bool = True):
         super().__init__()
         self.config, self.fraction = config, fraction
         c = config
         self.embed = matrix(c.vocabulary, c.width, 0.3)  # [V, d]
         self.position = matrix(c.context, c.width, 0.1) if c.position_table else None  # [context, d]
-        self.blocks = nn.ModuleList(Block(c, fraction, options) for _ in range(c.layers))
+        self.blocks = nn.ModuleList(Block(c, fraction, options, kernel) for _ in range(c.layers))
         self.sn_final = Neurons((c.width,), (c.level_final,), centre=options.centre)
         self.head = matrix(c.width, c.vocabulary, 0.5 * c.width**-0.5)  # [d, V]
         self.head_bias = nn.Parameter(torch.zeros(c.vocabulary))  # [V]

@@ -13,6 +13,9 @@ import math
 import torch
 from torch import nn
 
+from . import fast_levels
+from .workers import shared_moments, together
+
 
 def unit_of(level: int) -> float:
     """Value of one spike: a power of two, so that residual writers stay shifts whatever D is."""
@@ -65,15 +68,19 @@ class Neurons(nn.Module):
         return gain, self.shift - self.mean * gain
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.training and not self.frozen:
-            flat = x.reshape(-1, x.shape[-1])  # [N, C]
-            var, mean = torch.var_mean(flat, 0, correction=0)
+        x = x.float()
+        moving = self.training and not self.frozen
+        fast = fast_levels.usable(x) and not together()
+        if moving:
+            flat = x.reshape(-1, x.shape[-1])
+            var, mean = fast_levels.moments(flat.detach().contiguous()) if fast else shared_moments(flat)
             with torch.no_grad():
                 self.mean.lerp_(mean.detach(), self.momentum)
                 self.var.lerp_(var.detach(), self.momentum)
-            gain = torch.exp(self.log_gain) * torch.rsqrt(var + self.EPSILON)
-            u = (x - mean) * gain + self.shift
         else:
-            gain, shift = self.affine()
-            u = x * gain + shift
+            var, mean = self.var, self.mean
+        if fast and self.training:
+            return fast_levels.FastLevels.apply(x, mean, var, self.log_gain, self.shift, self.level, self.unit, self.EPSILON, moving)
+        gain = torch.exp(self.log_gain) * torch.rsqrt(var + self.EPSILON)
+        u = (x - mean) * gain + self.shift if moving else x * gain + (self.shift - mean * gain)
         return RoundLevels.apply(u, self.level, self.unit)

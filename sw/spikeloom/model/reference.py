@@ -22,7 +22,7 @@ def state_of(source: Path) -> dict:
     """
     source = Path(source)
     if source.is_dir():
-        state = torch.load(source / "checkpoint.pt", weights_only=False)
+        state = torch.load(source / "checkpoint.pt", weights_only=False, map_location="cpu")
         return {"config": state["config"], "model": state["model"], "tokens": state["tokens"],
                 "kind": "spiking" if "hardness" in state["model"] else "softmax"}
     with safe_open(source, "pt") as file:

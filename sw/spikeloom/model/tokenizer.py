@@ -54,6 +54,13 @@ class Tokenizer:
 
         return cls(hf.Tokenizer.from_file(str(path)))
 
+    @classmethod
+    def from_text(cls, text: str) -> "Tokenizer":
+        """From the text of a `tokenizer.json`."""
+        import tokenizers as hf
+
+        return cls(hf.Tokenizer.from_str(text))
+
     def save(self, path: Path | str) -> None:
         """Write a `tokenizer.json`."""
         self.backend.save(str(path))

@@ -11,12 +11,14 @@ ends the run after the step, with a checkpoint.
 `--start SOURCE` begins a new run with the weights of a finished one (its folder, or the `float.safetensors` beside a released
 model), winners alone from the first step; the config's `continued` then stands in for what it names of `training`.
 
+`torchrun --nproc-per-node N -m spikeloom.model.train --run-folder RUN ...` trains one model in N processes (`workers`); a GPU is
+used where there is one, and `--precision bf16` mixes precisions. `--tensorboard` writes the log for TensorBoard too.
+
 With `--teacher RUN` (a finished run with the same tokenizer, the softmax twin say) the loss is that of `distil`. The setting
 `sparsity` prices the share of synaptic operations that are not skipped, in nats per token for all of them.
 """
 
 import argparse
-import csv
 import json
 import math
 import os
@@ -34,12 +36,13 @@ from spikeloom.arch.config import ModelConfig
 from . import corpus, reference
 from .distil import Teacher, distillation_loss
 from .float_model import FloatModel, FloatOptions
+from .monitors import Bar, Log, firing
 from .muon import Muon
+from .text_sources import load_texts
 from .tokenizer import Tokenizer
+from .workers import PRECISIONS, Workers
 
 CONFIGS = Path(__file__).parent / "configs"
-COLUMNS = ("step", "seconds", "progress", "tokens", "context", "learning_rate", "hardness", "loss", "development_nats",
-           "development_bits_per_byte", "density")
 
 
 def load_config(name: str) -> dict:
@@ -60,8 +63,10 @@ def load_config(name: str) -> dict:
 class Corpus:
     """The real stream and the practice stream; practice files that appear while training runs are picked up."""
 
-    def __init__(self, split: corpus.Split, tokenizer: Tokenizer, practice: Path | None, real_share: float):
+    def __init__(self, split: corpus.Split, tokenizer: Tokenizer, practice: Path | None, real_share: float,
+                 workers: Workers | None = None):
         self.tokenizer, self.practice, self.real_share = tokenizer, practice, real_share
+        self.workers = workers or Workers()
         self.real, self.sampled = corpus.TokenStream(0), corpus.TokenStream(0)
         self.real.extend(tokenizer.encode_all(split.train))
         self.known: set[Path] = set()
@@ -71,7 +76,7 @@ class Corpus:
         """Read new practice files; texts with characters that the tokenizer never saw are dropped."""
         if self.practice is None:
             return
-        new = sorted(set(self.practice.glob("*.json.gz")) - self.known)
+        new = self.workers.from_first(sorted(set(self.practice.glob("*.json.gz")) - self.known))
         stories = [story for path in new for story in corpus.load_practice(path)]
         stories = [story for story in stories if story["text"] and not self.tokenizer.unknown(story["text"])]
         self.sampled.extend(self.tokenizer.encode_all([s["text"] for s in stories]), [s["complete"] for s in stories])
@@ -98,7 +103,7 @@ def development_loss(model, texts: list[list[int]], end_token: int, context: int
     total, count = 0.0, 0
     with torch.compiler.set_stance("force_eager"):
         for ids in texts:
-            stream = torch.tensor([end_token, *ids, end_token])[: context + 1]
+            stream = torch.tensor([end_token, *ids, end_token], device=next(model.parameters()).device)[: context + 1]
             logits = model(stream[None, :-1])
             total += F.cross_entropy(logits[0], stream[1:], reduction="sum").item()
             count += len(stream) - 1
@@ -127,14 +132,15 @@ def build_optimisers(model, settings: dict) -> list[torch.optim.Optimizer]:
     return optimisers
 
 
-def build_model(config: dict, kind: str):
-    """The spiking model or the softmax twin of a config."""
+def build_model(config: dict, kind: str, kernel: bool = True):
+    """The spiking model or the softmax twin of a config; without `kernel` attention is made of tensors, which GPUs need."""
     if kind == "spiking" and "golden" in config:
         from .golden import GoldenOptions, SpikingTransformer
 
         return SpikingTransformer(ModelConfig.from_dict(config["model"]), GoldenOptions.from_dict(config["golden"]))
     if kind == "spiking":
-        return FloatModel(ModelConfig.from_dict(config["model"]), config["fraction"], FloatOptions.from_dict(config.get("float", {})))
+        return FloatModel(ModelConfig.from_dict(config["model"]), config["fraction"], FloatOptions.from_dict(config.get("float", {})),
+                          kernel=kernel)
     from .softmax_twin import SoftmaxTwin
 
     return SoftmaxTwin.matching(ModelConfig.from_dict(config["model"]))
@@ -143,15 +149,19 @@ def build_model(config: dict, kind: str):
 class Run:
     """A run folder: model, optimisers and counters, as a checkpoint finds or starts them."""
 
-    def __init__(self, folder: Path, config: dict, kind: str, seed: int, teacher: Teacher | None = None, start: Path | None = None):
-        self.folder, self.config, self.kind, self.teacher = folder, config, kind, teacher
-        self.model = build_model(config, kind)
+    def __init__(self, folder: Path, config: dict, kind: str, seed: int, teacher: Teacher | None = None, start: Path | None = None,
+                 workers: Workers | None = None):
+        self.folder, self.config, self.kind, self.teacher, self.workers = folder, config, kind, teacher, workers or Workers()
+        self.model = build_model(config, kind, kernel=self.workers.device.type == "cpu").to(self.workers.device)
         self.optimisers = build_optimisers(self.model, config["training"])
         self.step, self.tokens, self.before, self.progress = 0, 0, 0.0, 0.0
+        #: Of the latest step, before it was clipped.
+        self.gradient_norm = torch.zeros(())
         if start and not (folder / "checkpoint.pt").exists():
             self._begin(start)
         if (folder / "checkpoint.pt").exists():
-            self._restore(torch.load(folder / "checkpoint.pt", weights_only=False))
+            self._restore(torch.load(folder / "checkpoint.pt", weights_only=False, map_location=self.workers.device))
+        self.learner = self.workers.wrap(self.model)
         self.random = np.random.default_rng((seed, self.step))
         self.start = self.saved = self.reported = time.time()
 
@@ -184,12 +194,14 @@ class Run:
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
+        self.saved = time.time()
+        if not self.workers.first:
+            return
         partial = self.folder / "checkpoint.part"
         torch.save({"model": self.model.state_dict(), "optimisers": [o.state_dict() for o in self.optimisers],
                     "step": self.step, "tokens": self.tokens, "seconds": self.seconds, "progress": self.progress,
                     "kind": self.kind, "config": self.config}, partial)
         partial.rename(self.folder / "checkpoint.pt")
-        self.saved = time.time()
 
     def schedule(self) -> tuple[int, float, float]:
         """Set learning rate, hardness and norms for the present progress; returns (context, rate, hardness)."""
@@ -210,8 +222,10 @@ class Run:
         return context, settings["learning_rate"] * share, hardness
 
     def learn(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """One step on tokens and targets [B, T]; returns the loss."""
-        logits = self.model(inputs)
+        """One step on this process's rows of tokens and targets [B, T]; returns its loss."""
+        with self.workers.mixed():
+            logits = self.learner(inputs)
+        logits = logits.float()
         if self.teacher is None:
             loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
         else:
@@ -219,34 +233,46 @@ class Run:
         self.model.zero_grad()
         price = self.config["training"].get("sparsity", 0.0)
         (loss + price * self.model.density if price and self.kind == "spiking" else loss).backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0).detach()
         for optimiser in self.optimisers:
             optimiser.step()
         self.step += 1
-        self.tokens += inputs.numel()
+        self.tokens += inputs.numel() * self.workers.count
         return loss.detach()
 
 
-class Log:
-    """`log.csv` of a run, and the same as lines on the screen."""
+def prepare(config: dict, folder: Path, split: corpus.Split, practice: Path | None,
+            workers: Workers) -> tuple[Corpus, list[list[int]], float]:
+    """The run folder with tokenizer and config; what is trained on, development tokens, and their bytes per token."""
+    shape = ModelConfig.from_dict(config["model"])
+    if workers.first:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "tokenizer.json").exists():
+            Tokenizer.train(split.train, shape.vocabulary).save(folder / "tokenizer.json")
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    workers.from_first(None)  # the others wait for the tokenizer
+    tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    development = [ids[: shape.context] for ids in tokenizer.encode_all(split.development)]
+    bytes_per_token = sum(len(tokenizer.decode(ids).encode()) for ids in development) / sum(map(len, development))
+    return Corpus(split, tokenizer, practice, config["training"]["real_share"], workers), development, bytes_per_token
 
-    def __init__(self, path: Path, quiet: bool, columns: tuple[str, ...] = COLUMNS):
-        self.path, self.quiet, self.columns = path, quiet, columns
-        if not path.exists():
-            path.write_text(",".join(columns) + "\n")
 
-    def write(self, *row) -> None:
-        """One value per column."""
-        with open(self.path, "a", newline="") as file:
-            csv.writer(file).writerow(row)
-        if not self.quiet:
-            print(" ".join(f"{name} {value}" for name, value in zip(self.columns, row)), flush=True)
+def report(state: Run, log: Log, context: int, rate: float, hardness: float, running: torch.Tensor, development: list[list[int]],
+           bytes_per_token: float) -> None:
+    """One line of the log: losses, and the monitors of gradients and neurons."""
+    shape = state.model.config if state.kind == "spiking" else ModelConfig.from_dict(state.config["model"])
+    nats = development_loss(state.model, development, shape.end_token, shape.context)
+    sample = torch.tensor([(ids * shape.context)[: shape.context] for ids in development[:4]], device=state.workers.device)
+    fired, silent = firing(state.model, sample)
+    log.write(state.step, round(state.seconds, 1), round(state.progress, 4), state.tokens, context, f"{rate:.3g}", round(hardness, 3),
+              round(running.item(), 4), round(nats, 4), round(nats / math.log(2) / bytes_per_token, 4), round(state.density, 4),
+              round(state.gradient_norm.item(), 4), round(fired, 4), round(silent, 4))
 
 
 def train(config: dict, *, run: Path, kind: str = "spiking", minutes: float | None = None, steps: int | None = None,
-          practice: Path | None = None, teacher: Path | None = None, start: Path | None = None,
-          split: corpus.Split | None = None, seed: int = 0, compiled: bool = True, save_every: float = 180.0,
-          report_every: float = 60.0, quiet: bool = False):
+          practice: Path | None = None, teacher: Path | None = None, start: Path | None = None, split: corpus.Split | None = None,
+          seed: int = 0, compiled: bool = True, save_every: float = 180.0, report_every: float = 60.0, quiet: bool = False,
+          workers: Workers | None = None, tensorboard: bool = False):
     """Train (or resume) in folder `run` until the budget is spent; returns the model in evaluation form.
 
     Raises
@@ -258,49 +284,43 @@ def train(config: dict, *, run: Path, kind: str = "spiking", minutes: float | No
         raise ValueError("Give a budget: minutes, steps, or both.")
     if start:
         config = config | {"training": config["training"] | config.get("continued", {})}
-    folder = Path(run)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, workers = Path(run), workers or Workers()
     torch.manual_seed(seed)
-    split = split or corpus.load_default()
-    settings, shape = config["training"], ModelConfig.from_dict(config["model"])
-    if not (folder / "tokenizer.json").exists():
-        Tokenizer.train(split.train, shape.vocabulary).save(folder / "tokenizer.json")
-    tokenizer = Tokenizer.load(folder / "tokenizer.json")
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    data = Corpus(split, tokenizer, practice, settings["real_share"])
-    development = [ids[: shape.context] for ids in tokenizer.encode_all(split.development)]
-    bytes_per_token = sum(len(tokenizer.decode(ids).encode()) for ids in development) / sum(map(len, development))
-
-    guide = Teacher(teacher, tokenizer) if teacher else None
-    state, log = Run(folder, config, kind, seed, guide, start), Log(folder / "log.csv", quiet)
+    data, development, bytes_per_token = prepare(config, folder, split or corpus.load_default(), practice, workers)
+    settings, guide = config["training"], Teacher(teacher, data.tokenizer).to(workers.device) if teacher else None
+    state = Run(folder, config, kind, seed, guide, start, workers)
+    log = Log(folder / "log.csv", quiet, tensorboard=tensorboard) if workers.first else None
+    bar = Bar(f"{config['model'].get('name', 'model')}, {kind}", quiet or not workers.first)
     if compiled:
         state.model.compile_blocks()
         if guide:
             guide.model.compile_blocks()
-    stop: list[bool] = []
+    told: list[bool] = []
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
+        signal.signal(signal.SIGTERM, lambda *_: told.append(True))
     running = None
-    while not stop:
-        state.progress = max(state.seconds / (60 * minutes) if minutes else 0.0, state.step / steps if steps else 0.0)
-        if state.progress >= 1:
+    while True:
+        progress = max(state.seconds / (60 * minutes) if minutes else 0.0, state.step / steps if steps else 0.0)
+        state.progress, stop = workers.agree(progress, bool(told))
+        if stop or state.progress >= 1:
             break
         context, rate, hardness = state.schedule()
-        loss = state.learn(*data.batch(max(1, settings["batch_tokens"] // context), context, state.random))
+        batch = data.batch(workers.rows(settings["batch_tokens"] // context), context, state.random)
+        loss = state.learn(*workers.own(*batch))
         running = loss if running is None else running.lerp(loss, 0.02)
-        if time.time() - state.reported > report_every:
-            nats = development_loss(state.model, development, shape.end_token, shape.context)
-            bits = nats / math.log(2) / bytes_per_token
-            log.write(state.step, round(state.seconds, 1), round(state.progress, 4), state.tokens, context, f"{rate:.3g}",
-                      round(hardness, 3), round(running.item(), 4), round(nats, 4), round(bits, 4),
-                      round(state.density, 4))
+        if workers.from_first(time.time() - state.reported > report_every):
+            if log:
+                report(state, log, context, rate, hardness, running, development, bytes_per_token)
+                bar.show(state.progress, f"step {state.step}, loss {running.item():.3f}")
             data.refresh()
             state.reported = time.time()
         if time.time() - state.saved > save_every:
             state.save()
+    bar.close()
     if kind == "spiking":
         state.model.hardness.fill_(1.0)
     state.save()
+    workers.from_first(None)  # nobody leaves before the files are written
     return state.model.eval()
 
 
@@ -311,19 +331,32 @@ def main(arguments: list[str] | None = None) -> None:
         return golden.main(arguments)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="stories-260k", help="name of a config, or a path")
-    parser.add_argument("--run", type=Path, required=True, help="folder of this run; an existing one is resumed")
+    # torchrun has options of its own that begin with --run.
+    parser.add_argument("--run", "--run-folder", type=Path, required=True, help="folder of this run; an existing one is resumed")
     parser.add_argument("--kind", choices=("spiking", "softmax"), default="spiking")
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--practice", type=Path, help="folder of practice-*.json.gz")
     parser.add_argument("--teacher", type=Path, help="folder of a finished run whose predictions are learned too")
     parser.add_argument("--start", type=Path, help="run folder or float.safetensors whose weights a new run begins with")
+    parser.add_argument("--data", metavar="SOURCE", help="texts: a .txt, .json, .jsonl (all .gz too) or folder, or hf:NAME[:CONFIG]; "
+                        "default: the stories, or the project's own Shakespeare")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of matrix products while learning")
+    parser.add_argument("--tensorboard", action="store_true", help="write the log for TensorBoard too")
+    parser.add_argument("--report-every", type=float, default=60.0, metavar="SECONDS")
     parser.add_argument("--no-compile", action="store_true")
     options = parser.parse_args(arguments)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    train(load_config(options.config), run=options.run, kind=options.kind, minutes=options.minutes, steps=options.steps,
-          practice=options.practice, teacher=options.teacher, start=options.start, seed=options.seed, compiled=not options.no_compile)
+    workers, config = Workers.join(options.device, options.precision), load_config(options.config)
+    try:
+        train(config, run=options.run, kind=options.kind, minutes=options.minutes, steps=options.steps,
+              practice=options.practice, teacher=options.teacher, start=options.start, seed=options.seed,
+              split=load_texts(options.data) if options.data else corpus.corpus_of(config["model"]["name"]), compiled=not options.no_compile, workers=workers,
+              report_every=options.report_every, tensorboard=options.tensorboard)
+    finally:
+        workers.leave()
 
 
 if __name__ == "__main__":

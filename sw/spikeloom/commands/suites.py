@@ -1,0 +1,103 @@
+"""`spikeloom eval --suite ...`: suites beside bits per byte on held-out text, each with a file under `results`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from .common import DEFAULT_MODEL, DEFAULT_PRESET, build_image, open_device
+
+
+def zero_shot(folder, options, progress) -> dict:
+    """ARC-e, ARC-c, HellaSwag, PIQA, WinoGrande, OpenBookQA, BoolQ, HEAD-QA through lm-eval."""
+    from ..model.zero_shot import measure
+
+    return measure(folder, options.limit or 150, options.tasks, progress)
+
+
+def minimal_pairs(folder, options, progress) -> dict:
+    """Sentences against the same with one thing wrong."""
+    from ..model.minimal_pairs import measure
+
+    return measure(folder, held_out(folder, options), options.limit or 100, progress=progress)
+
+
+def wikitext(folder, options, progress) -> dict:
+    """WikiText-2 in bits per byte."""
+    from ..model.wikitext import measure
+
+    return measure(folder, options.limit or 60_000, progress)
+
+
+def spiking(folder, options, progress) -> dict:
+    """Sparsities, synaptic operations and footprint in NeuroBench's terms."""
+    from ..model.spiking_metrics import measure
+
+    return measure(folder, held_out(folder, options), options.limit or 400)
+
+
+def device(folder, options, progress) -> dict:
+    """Held-out text scored on a device (`--device rtl`), every score and every command's checksum against the integer model."""
+    from ..arch.presets import preset
+    from ..model import store
+    from ..model.device_quality import measure
+
+    machine = preset(options.preset)
+    stored, image = store.load(folder), build_image(str(folder), machine)
+    with open_device(options.device, machine) as opened:
+        opened.load(image)
+        result = measure(opened, image, stored, held_out(folder, options), options.limit or 2, progress)
+    label = "[sim]" if options.device == "rtl" else "[model]"
+    return {"evidence": label, "device": options.device, "preset": options.preset} | result
+
+
+SUITES: dict[str, Callable] = {"zero-shot": zero_shot, "minimal-pairs": minimal_pairs, "wikitext": wikitext, "spiking": spiking,
+                              "device": device}
+
+
+def held_out(folder: Path, options) -> list[str]:
+    """The held-out texts of the model's own corpus, without characters that its tokenizer does not know."""
+    from ..model import corpus
+    from ..model.tokenizer import Tokenizer
+
+    alphabet = Tokenizer.load(folder / "tokenizer.json").alphabet
+    split = corpus.corpus_of(options.corpus or folder.name)
+    return ["".join(c for c in text if c in alphabet) for text in split.held_out]
+
+
+def main(arguments: list[str]) -> int:
+    """Run one suite; 1 where a device differs from the integer model."""
+    from ..model import store
+
+    parser = argparse.ArgumentParser(prog="spikeloom eval", description=__doc__.splitlines()[0])
+    parser.add_argument("--suite", required=True, choices=list(SUITES))
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="model by name, or its folder")
+    parser.add_argument("--limit", type=int, help="questions per task, pairs per kind, characters, tokens or texts")
+    parser.add_argument("--tasks", nargs="*", help="zero-shot: only these")
+    parser.add_argument("--corpus", help="stories or shakespeare; default: the model's own")
+    parser.add_argument("--device", default="rtl", help="device suite: rtl or emulator")
+    parser.add_argument("--preset", default=DEFAULT_PRESET, help="device suite: machine")
+    parser.add_argument("--out", type=Path, help="default: results/MODEL-SUITE.json")
+    options = parser.parse_args(arguments)
+    folder, console = store.find(options.model), Console(stderr=True)
+    with Progress(console=console, transient=True) as bars:
+        def progress(what, total):
+            task = bars.add_task(what, total=total)
+            return lambda done: bars.advance(task, done)
+
+        result = SUITES[options.suite](folder, options, progress)
+    out = options.out or Path("results") / f"{folder.name}-{options.suite}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    result = {"command": "spikeloom eval " + " ".join(arguments), "model": folder.name, "suite": options.suite, **result}
+    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=1))
+    console.print(f"wrote {out}", highlight=False)
+    return int(result.get("mismatches", 0) > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,226 @@
+"""Runs the ablations of `ablation_table`: what each choice of the spiking model costs, in nats and in cycles.
+
+    python -m spikeloom.model.ablations                       # everything that is not finished yet
+    python -m spikeloom.model.ablations base ranked --data shakespeare
+    python -m spikeloom.model.ablations --report              # results/quality.json and docs/quality.md from finished runs
+
+Each run trains on the same tokens in the same number of steps as its softmax twin, exports integers and measures them on the same
+held-out bytes. A run that is finished is skipped, one that was cut off goes on from its checkpoint. The gap of a run is the integer
+model's loss less that of the softmax twin of the same seed, in nats per token. Cycles come from the cycle model, on the preset `sim`
+with resident rows, over the first positions of held-out text.
+"""
+
+import argparse
+import hashlib
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from spikeloom.arch.config import FitError, ModelConfig
+from spikeloom.arch.presets import preset
+from spikeloom.arch.run_cycles import Token, run_report
+from spikeloom.compiler.image import compile_model
+
+from . import corpus, store
+from .ablation_table import BY_NAME, DATA, VARIANTS, Data, Variant
+from .evaluate import FiringRates, log_softmax_of, summed_nats
+from .integer_model import IntegerModel
+from .integer_torch import IntegerSequences
+from .softmax_twin import spiking_parameters
+from .tokenizer import Tokenizer
+
+FOLDER = Path("build/ablations")
+PROTOCOL = " ".join(__doc__.split("\n\n")[2].split())
+MACHINE = "sim"
+
+
+class Bench:
+    """One data set, read once: texts, tokenizer, held-out windows."""
+
+    def __init__(self, data: Data, folder: Path):
+        self.data, self.split, self.folder = data, data.load(), folder / data.name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "tokenizer.json"
+        if not path.exists():
+            characters = len(set().union(*self.split.train))
+            Tokenizer.train(self.split.train, data.vocabulary or characters + 1).save(path)
+        self.tokenizer = Tokenizer.load(path)
+        self.texts = held_out(self.split, data.held_out_bytes, self.tokenizer)
+        self.encoded = self.tokenizer.encode_all(self.texts)
+        self.bytes = sum(len(text.encode()) for text in self.texts)
+
+    def config(self, variant: Variant) -> dict:
+        """The config of a run."""
+        return variant.config(self.data, self.tokenizer.size)
+
+    def run_folder(self, variant: Variant, seed: int) -> Path:
+        """Where its checkpoint, log and result lie."""
+        return self.folder / f"{variant.name}-{seed}"
+
+    def about(self) -> dict:
+        """What the figures of this data set were measured on."""
+        return {"name": self.split.name, "tokens": "characters" if not self.data.vocabulary else f"byte pairs, {self.data.vocabulary}",
+                "held_out_texts": len(self.texts), "held_out_bytes": self.bytes, "held_out_tokens": sum(map(len, self.encoded)),
+                "sha256_of_texts_joined_by_nul": hashlib.sha256("\0".join(self.texts).encode()).hexdigest(), "steps": self.data.steps}
+
+
+def held_out(split: corpus.Split, most: int, tokenizer: Tokenizer) -> list[str]:
+    """The first held-out texts, `most` bytes of them; the last one may be cut. Characters never seen are left out."""
+    out, total = [], 0
+    for text in split.held_out:
+        text = "".join(c for c in text if c in tokenizer.alphabet)[: most - total]
+        if text:
+            out.append(text)
+            total += len(text)
+    return out
+
+
+def cycles_of(stored: store.StoredModel, ids: list[int]) -> dict:
+    """Cycles and bytes per token by the cycle model, of a text from its start; {} where the machine does not hold the model."""
+    machine = preset(MACHINE)
+    try:
+        image = compile_model(stored.config, stored.tensors, machine, logit_scale=stored.logit_scale)
+    except FitError as error:
+        return {"does_not_fit": str(error)}
+    model = IntegerModel(stored.config, stored.tensors)
+    tokens = [Token(model.step(token, position), token, position) for position, token in enumerate(ids[: stored.config.context])]
+    report = run_report(machine, image.program, tokens, entry=image.card["entries"]["token"])
+    return {"cycles_per_token": round(report.cycles_per_token, 1), "weight_bytes_per_token": round(report.bytes_per_token, 1)}
+
+
+def measure(bench: Bench, variant: Variant, seed: int, model) -> dict:
+    """Held-out figures of a finished run; exports its integers into the run's folder."""
+    data, total = bench.encoded, sum(map(len, bench.encoded))
+
+    def entry(nats):
+        return {"nats_per_token": round(nats / total, 5), "bits_per_byte": round(float(nats / np.log(2) / bench.bytes), 5)}
+
+    config = ModelConfig.from_dict(bench.config(variant)["model"])
+    if variant.kind == "spiking" and not variant.soft:
+        model.hardness.fill_(1.0)
+    if variant.soft:
+        model.hardness.fill_(0.0)
+    result = {"float": entry(summed_nats(log_softmax_of(model), data, config))}
+    if variant.kind == "softmax":
+        return result | {"parameters": model.parameters_in_all()}
+    result["parameters"] = spiking_parameters(config)
+    if variant.soft:
+        return result
+    if variant.golden is not None:
+        from .golden.export import to_stored
+        stored = to_stored(model, (bench.folder / "tokenizer.json").read_text(encoding="utf-8"))
+    else:
+        from .export import to_stored
+        stored = to_stored(model, (bench.folder / "tokenizer.json").read_text(encoding="utf-8"))
+    store.save(bench.run_folder(variant, seed) / "integers", stored)
+    integer, rates = IntegerSequences(stored.tensors, stored.config), FiringRates(stored.config)
+
+    def log_probabilities(tokens):
+        return torch.log_softmax(integer(tokens, rates.trace).double() / stored.logit_scale, -1)
+
+    watch = rates.watch if stored.config.steps == 1 else None
+    result["integer"] = entry(summed_nats(log_probabilities, data, stored.config, watch=watch)) | {"saturations": integer.saturations}
+    if watch:
+        result["firing_rate"] = rates.summary()["all"]["nonzero"]
+    first = [stored.config.end_token, *data[0]]
+    return result | cycles_of(stored, first)
+
+
+def run(bench: Bench, variant: Variant, seed: int, *, steps: int | None = None, quiet: bool = True) -> dict:
+    """Train (or go on), measure, and keep `result.json`; a finished run is only read."""
+    folder = bench.run_folder(variant, seed)
+    done = folder / "result.json"
+    if done.exists():
+        return json.loads(done.read_text())
+    teacher = bench.run_folder(BY_NAME[variant.teacher], seed) if variant.teacher else None
+    if teacher and not (teacher / "result.json").exists():
+        run(bench, BY_NAME[variant.teacher], seed, steps=steps, quiet=quiet)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").write_bytes((bench.folder / "tokenizer.json").read_bytes())
+    config, steps = bench.config(variant), steps or bench.data.steps
+    began, cpu = time.time(), time.process_time()
+    if variant.golden is not None and variant.kind == "spiking":
+        from .golden.train import train
+        model = train(config, run=folder, steps=steps, split=bench.split, seed=seed, report_every=1e9, quiet=quiet)
+    else:
+        from .train import train
+        model = train(config, run=folder, kind=variant.kind, steps=steps, split=bench.split, teacher=teacher, seed=seed, compiled=False,
+                      report_every=600.0, quiet=quiet)
+    trained = time.process_time() - cpu
+    state = torch.load(folder / "checkpoint.pt", weights_only=False)
+    if state["step"] < steps:
+        raise KeyboardInterrupt("The run was told to stop; start again to go on.")
+    result = {"variant": variant.name, "data": bench.data.name, "seed": seed, "steps": steps, "training_tokens": state["tokens"],
+              **measure(bench, variant, seed, model.eval()), "training_cpu_seconds": round(trained), "seconds": round(time.time() - began)}
+    done.write_text(json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def finished(folder: Path, data: list[str]) -> list[dict]:
+    """`result.json` of every finished run of these data sets."""
+    return [json.loads(path.read_text()) for name in data for path in sorted((folder / name).glob("*/result.json"))]
+
+
+def line(result: dict) -> str:
+    """A finished run in one line."""
+    shown = result.get("integer", result["float"])["nats_per_token"]
+    return (f"{result['data']:12s} {result['variant']:16s} seed {result['seed']}  {shown:.4f} nats  "
+            f"float {result['float']['nats_per_token']:.4f}  cycles {result.get('cycles_per_token', '-')}  "
+            f"firing {result.get('firing_rate', '-')}  {result['training_cpu_seconds']} s")
+
+
+def chosen(names: list[str], data: list[str]) -> list[tuple[str, Variant, int]]:
+    """(data set, variant, seed) of every run asked for, in the order of the table."""
+    unknown = sorted(set(names) - set(BY_NAME))
+    if unknown:
+        raise ValueError(f"There is no variant {', '.join(unknown)}; there are: {', '.join(BY_NAME)}.")
+    runs = [(name, variant, seed) for variant in VARIANTS if not names or variant.name in names
+            for seed in variant.seeds for name in variant.data if name in data]
+    return sorted(runs, key=lambda run: run[2])  # first seeds first
+
+
+def main(arguments: list[str] | None = None) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("variants", nargs="*", help="names of the table; default: all")
+    parser.add_argument("--data", nargs="*", default=list(DATA), choices=list(DATA))
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where runs are kept")
+    parser.add_argument("--minutes", type=float, help="start no run after this many minutes")
+    parser.add_argument("--list", action="store_true", help="show what is finished, run nothing")
+    parser.add_argument("--report", action="store_true", help="write --out and the page from what is finished, run nothing")
+    parser.add_argument("--out", type=Path, default=Path("results/quality.json"))
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of quality.md and quality.png")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    console = Console(stderr=True)
+    if options.list:
+        for result in finished(options.folder, options.data):
+            console.print(line(result), highlight=False)
+        return
+    if options.report:
+        from . import quality_page
+        results = finished(options.folder, options.data)
+        about = {name: Bench(DATA[name], options.folder).about() for name in options.data if any(r["data"] == name for r in results)}
+        quality_page.write(results, about, options.out, options.docs, "spikeloom ablate; spikeloom ablate --report", PROTOCOL)
+        console.print(f"{len(results)} runs; wrote {options.out} and {options.docs / 'quality.md'}", highlight=False)
+        return
+    benches = {name: Bench(DATA[name], options.folder) for name in options.data}
+    runs, began = chosen(options.variants, options.data), time.time()
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console) as progress:
+        task = progress.add_task("ablations", total=len(runs))
+        for name, variant, seed in runs:
+            known = (benches[name].run_folder(variant, seed) / "result.json").exists()
+            if options.minutes and not known and time.time() - began > 60 * options.minutes:
+                break
+            progress.update(task, description=f"{name}: {variant.name}, seed {seed}")
+            console.print(line(run(benches[name], variant, seed)), highlight=False)
+            progress.advance(task)
+
+
+if __name__ == "__main__":
+    main()
