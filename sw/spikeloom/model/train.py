@@ -353,8 +353,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         train(config, run=options.run, kind=options.kind, minutes=options.minutes, steps=options.steps,
               practice=options.practice, teacher=options.teacher, start=options.start, seed=options.seed,
-              split=load_texts(options.data) if options.data else corpus.corpus_of(config["model"]["name"]), compiled=not options.no_compile, workers=workers,
-              report_every=options.report_every, tensorboard=options.tensorboard)
+              split=load_texts(options.data) if options.data else corpus.corpus_of(config["model"]["name"]),
+              compiled=not options.no_compile, workers=workers, report_every=options.report_every, tensorboard=options.tensorboard)
     finally:
         workers.leave()
 
