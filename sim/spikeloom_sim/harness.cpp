@@ -228,18 +228,20 @@ private:
         offering_read_ = true;
     }
 
-    void check_burst(const char* name, uint64_t address, int beats, int size, int burst) {
+    void check_burst(const char* name, uint64_t address, int beats, int size, int burst, int id, int lock) {
         if ((1 << size) != kDataBytes || burst != 1)
             c_.violation("%s: size %d and burst %d are not full INCR beats", name, size, burst);
         if (address % kDataBytes) c_.violation("%s: address %#" PRIx64 " is not aligned to a beat", name, address);
         if (beats > kMaxBurst) c_.violation("%s: a burst of %d beats", name, beats);
         if (address / kPage != (address + uint64_t(beats) * kDataBytes - 1) / kPage)
             c_.violation("%s: %d beats from %#" PRIx64 " cross a 4 KiB boundary", name, beats, address);
+        // With one id everything is answered in order, and no data can be interleaved; AXI4 knows no locked accesses at all.
+        if (id || lock) c_.violation("%s: id %d and lock %d, not one plain stream", name, id, lock);
     }
 
     void take_read() {
         const int beats = int(p_.arlen) + 1;
-        check_burst("m_axi AR", p_.araddr, beats, p_.arsize, p_.arburst);
+        check_burst("m_axi AR", p_.araddr, beats, p_.arsize, p_.arburst, p_.arid, p_.arlock);
         reads_.push_back({p_.araddr, c_.cycle + 1 + c_.settings.latency, beats, int(p_.arid), kOkay});
         c_.statistics.read_bursts++;
         if (reads_.size() > c_.statistics.most_outstanding) c_.statistics.most_outstanding = reads_.size();
@@ -248,7 +250,7 @@ private:
 
     void take_write() {
         const int beats = int(p_.awlen) + 1;
-        check_burst("m_axi AW", p_.awaddr, beats, p_.awsize, p_.awburst);
+        check_burst("m_axi AW", p_.awaddr, beats, p_.awsize, p_.awburst, p_.awid, p_.awlock);
         writes_.push_back({p_.awaddr, 0, beats, int(p_.awid), kOkay});
         c_.statistics.write_bursts++;
         c_.granted(AW_SILENT);

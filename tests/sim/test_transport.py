@@ -76,8 +76,8 @@ class Host:
         raise AssertionError("never drained")
 
 
-@pytest.mark.parametrize("build", ["axi4-64", *(pytest.param(name, marks=pytest.mark.builds) for name in ("axi3-64", "axi4-128"))])
-@pytest.mark.parametrize("stall", [0.0, 0.3, 0.7])
+@pytest.mark.parametrize("build", ["axi4-64", "axi3-64", pytest.param("axi4-128", marks=pytest.mark.builds)])
+@pytest.mark.parametrize("stall", [0.0, 0.3, 0.7, 0.95])
 def test_copies_under_stalls(libraries, build, stall, seed):
     rng = np.random.default_rng(seed)
     with RtlTransport.from_library(libraries[build], memory=SMALL, stalls=Stalls(everywhere=stall), seed=seed) as transport:
@@ -318,6 +318,16 @@ def unaligned(strings):
     strings.put("valid", ar=1)
 
 
+def second_id(strings):
+    strings.put("burst", id=1)
+    strings.put("valid", ar=1)
+
+
+def locked(strings):
+    strings.put("burst", lock=1)
+    strings.put("valid", aw=1)
+
+
 def early_last(strings):
     strings.put("burst", len=1, last=1)
     strings.put("valid", aw=1, w=1)
@@ -340,6 +350,8 @@ def arm(strings):
     (write_across_page, "m_axi AW: 9 beats from 0x10000fc0 cross a 4 KiB boundary"),
     (narrow_beats, "m_axi AR: size 2 and burst 1 are not full INCR beats"),
     (unaligned, "m_axi AR: address 0x10000004 is not aligned to a beat"),
+    (second_id, "m_axi AR: id 1 and lock 0, not one plain stream"),
+    (locked, "m_axi AW: id 0 and lock 1, not one plain stream"),
     (early_last, "m_axi W: WLAST is 1 with 2 beats left"),
     (no_last, "m_axi W: WLAST is 0 with 1 beats left"),
     (arm, "the design stopped itself"),

@@ -173,6 +173,8 @@ async def reads_and_writes_at_once(dut, idle, backpressure):
     assert bytes(bench.region.mem[half:]) == bytes(image)
     assert not await bench.get("status", "read_error") and not await bench.get("status", "write_error")
     assert {prefix for prefix, _, _ in bench.bursts} == {"ar", "aw"}
+    if backpressure:
+        assert {"m_axi_ar", "m_axi_aw", "m_axi_w"} <= bench.waited, "no channel was made to wait"
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")

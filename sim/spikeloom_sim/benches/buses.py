@@ -4,7 +4,7 @@ import random
 
 import cocotb
 from cocotb.clock import Clock
-from cocotb.triggers import ClockCycles
+from cocotb.triggers import ClockCycles, RisingEdge
 from cocotbext.axi import AddressSpace, AxiBus, AxiLiteBus, AxiLiteMaster, AxiSlave, MemoryRegion
 
 
@@ -13,6 +13,13 @@ def waits(chance: float, seed: str):
     generator = random.Random(seed)
     while True:
         yield generator.random() < chance
+
+
+#: Channels that a design drives, and what must not change while one waits.
+CHANNELS = {
+    "s_axil_b": ("resp",), "s_axil_r": ("data", "resp"), "m_axi_ar": ("id", "addr", "len", "size", "burst", "lock", "cache", "prot"),
+    "m_axi_aw": ("id", "addr", "len", "size", "burst", "lock", "cache", "prot"), "m_axi_w": ("data", "strb", "last"),
+}
 
 
 class FaultyRegion(MemoryRegion):
@@ -54,7 +61,24 @@ class Buses:
         space = AddressSpace(1 << 40)
         space.register_region(self.region, 0)
         self.memory = AxiSlave(AxiBus.from_prefix(dut, "m_axi"), dut.aclk, target=space, **reset)
+        self.waited: set[str] = set()
         self._pause()
+
+    async def _watch_stable(self, channel: str):
+        """Once valid, a channel keeps valid and payload until the transfer, a fabric reset excepted."""
+        valid, ready = getattr(self.dut, f"{channel}valid"), getattr(self.dut, f"{channel}ready")
+        payload = [getattr(self.dut, channel + name) for name in CHANNELS[channel]]
+        held = None
+        while True:
+            await RisingEdge(self.dut.aclk)
+            if self.dut.aresetn.value != 1:
+                held = None
+                continue
+            now = [signal.value for signal in payload] if valid.value == 1 else None
+            assert held is None or now == held, f"{channel}: valid or payload changed before the transfer: {held}, then {now}"
+            held = now if now is not None and ready.value == 0 else None
+            if held is not None:
+                self.waited.add(channel)
 
     def _pause(self):
         sources = [self.host.write_if.aw_channel, self.host.write_if.w_channel, self.host.read_if.ar_channel,
@@ -69,6 +93,8 @@ class Buses:
     async def start(self):
         """Clock and fabric reset."""
         self.dut.aresetn.value = 0
+        for channel in CHANNELS:
+            cocotb.start_soon(self._watch_stable(channel))
         cocotb.start_soon(Clock(self.dut.aclk, 10, unit="ns").start())
         await ClockCycles(self.dut.aclk, 8)
         self.dut.aresetn.value = 1

@@ -13,7 +13,8 @@ REGISTERS = RegisterMap([
     Register("valid", (Field("ar", 1, _RW), Field("aw", 1, _RW), Field("w", 1, _RW), Field("r_ready", 1, _RW, 1),
                        Field("b_ready", 1, _RW, 1))),
     Register("address", (Field("value", 32, _RW),)),
-    Register("burst", (Field("len", 8, _RW), Field("size", 3, _RW, 3), Field("kind", 2, _RW, 1), Field("last", 1, _RW))),
+    Register("burst", (Field("len", 8, _RW), Field("size", 3, _RW, 3), Field("kind", 2, _RW, 1), Field("last", 1, _RW),
+                       Field("id", 1, _RW), Field("lock", 1, _RW))),
     Register("data", (Field("value", 32, _RW),)),
     Register("bomb", (Field("armed", 1, _RW), Field("irq", 1, _RW))),
 ])
@@ -58,6 +59,8 @@ class Puppet(wiring.Component):
                 getattr(axi, f"{prefix}len").eq(csr.burst_len),
                 getattr(axi, f"{prefix}size").eq(csr.burst_size),
                 getattr(axi, f"{prefix}burst").eq(csr.burst_kind),
+                getattr(axi, f"{prefix}id").eq(csr.burst_id),
+                getattr(axi, f"{prefix}lock").eq(csr.burst_lock),
             ]
         m.d.comb += [
             axi.wdata.eq(csr.data_value),

@@ -14,8 +14,9 @@ PRESETS = {preset.name: preset for preset in (
                       max_vocabulary=50304, kv_positions=6144, max_context=512, resident_words=2048,
                       parameter_words=4096, program_words=512, membrane_words=1024, residual_slots=64, data_width=128,
                       clock_mhz=250.0, board="KV260 (XCK26)"),
-    # Resident rows alone: exactly the 4,352 words of stories-260k. Half as many lanes as elsewhere make room on the chip.
-    AcceleratorConfig(name="ulx3s", rows=1, lanes=8, segment=16, max_vocabulary=512, kv_positions=1280, resident_words=4352,
+    # All rows of stories-260k but its embedding, of which a token reads one; 256 words more would not fit the chip's block RAM, nor
+    # would the parameters of twice as many lanes.
+    AcceleratorConfig(name="ulx3s", rows=1, lanes=8, segment=16, max_vocabulary=512, kv_positions=1280, resident_words=4096,
                       parameter_words=512, membrane_words=16, residual_slots=1, program_words=128, address_width=32,
                       clock_mhz=50.0, board="ULX3S 85F (ECP5-85F)"),
 )}
