@@ -23,7 +23,7 @@ generate: ## write a story on the Verilated gateware (PROMPT, TOKENS, DEVICE=rtl
 
 test: ## run all tests
 	$(call need,cli hw sim model dev)
-	$(BIN)/python -m pytest -q --durations=15 tests
+	$(BIN)/python -m pytest -q --durations=15 --junitxml=build/tests.xml tests
 
 test-boards: ## test the board package with pynq 3.1 and 4.0 on a simulated board (ARGS)
 	@$(PYTHON) tools/board_tests.py $(ARGS)
@@ -68,8 +68,10 @@ test-synth: ## test the netlists that Yosys makes
 	$(call need_synth,hw sim synth)
 	$(SYNTH)/bin/python -m pytest -q tests/gateware/boards
 
-boards-table: ## write bitstreams/README.md from what the runs left
-	@PYTHONPATH=hw $(PYTHON) -m spikeloom_hw.boards.status
+boards-table: ## write bitstreams/README.md from what the runs left, and say what is stale
+	$(call need_synth,hw synth)
+	@$(SYNTH)/bin/python -m spikeloom_hw.boards.fresh || test $$? -eq 4
+	@$(SYNTH)/bin/python -m spikeloom_hw.boards.status
 
 bench: ## measure every figure of speed into results/bench.json and docs/performance.md (ARGS)
 	$(call need,cli hw sim model dev)

@@ -193,8 +193,14 @@ def target_of(cfg: AcceleratorConfig) -> Target | None:
     return next((target for target in TARGETS.values() if target.board.preset == cfg.name), None)
 
 
-def synthesise(cfg: AcceleratorConfig, core: ExportedCore, folder: Path, *, cache: Path, deadline_s: float = 4 * 3600) -> dict:
+def synthesise(cfg: AcceleratorConfig, core: ExportedCore, folder: Path, *, cache: Path, deadline_s: float = 4 * 3600,
+               family: str | None = None) -> dict:
     """Map one machine; on a Zynq-7000 with the processing system around it, whose flat netlist is left in ``folder`` and checked.
+
+    Parameters
+    ----------
+    family : str, optional
+        Another family than that of the machine's board: the core alone, compared with no part.
 
     Returns
     -------
@@ -208,7 +214,8 @@ def synthesise(cfg: AcceleratorConfig, core: ExportedCore, folder: Path, *, cach
     ValueError
         When the netlist is not what the open flow can take; names what is wrong.
     """
-    tool, target, family = yosys.find(), target_of(cfg), family_of(cfg)
+    tool, target = yosys.find(), target_of(cfg) if family in (None, family_of(cfg)) else None
+    family = family or family_of(cfg)
     units = cut(core.path.read_text(encoding="utf-8"))
     if target is not None and target.board.zynq7:
         text = to_verilog(Zynq7Top(target, core.ports), TOP)
@@ -226,7 +233,8 @@ def synthesise(cfg: AcceleratorConfig, core: ExportedCore, folder: Path, *, cach
     names = {unit.module.lstrip("\\"): unit.name for unit in units}
     record = {
         "label": "[synth]", "yosys": tool.version, "family": family, "fingerprint": f"{cfg.fingerprint:#010x}",
-        "verilog_sha256": core.sha256, **total, "lut_merged": merged(cells), "multipliers": int(total["dsp"]) + forbidden, "cells": dict(sorted(cells.items())),
+        "verilog_sha256": core.sha256, **total, "lut_merged": merged(cells), "multipliers": int(total["dsp"]) + forbidden,
+        "cells": dict(sorted(cells.items())),
         "components": {names[name]: {kind: value for kind, value in part.items() if value}
                        for name, part in sorted(components.items(), key=lambda item: -item[1]["lut"])},
     }
@@ -243,9 +251,15 @@ def synthesise(cfg: AcceleratorConfig, core: ExportedCore, folder: Path, *, cach
 
 
 def note(record: dict, name: str, path: Path) -> None:
-    """Add one machine's figures to the result file, with the keys that stand for the claim on the PYNQ-Z2."""
+    """Add one machine's figures to the result file, with the keys that stand for the claim on the PYNQ-Z2.
+
+    Figures of the family of the machine's board go to ``machines`` in full; the totals of every family to ``families``.
+    """
     table = json.loads(path.read_text()) if path.exists() else {"label": "[synth]", "machines": {}}
-    table["machines"][name] = record
+    if record["family"] == family_of(preset(name)):
+        table["machines"][name] = record
+    totals = {key: record[key] for key in (*KINDS, "lut_merged", "multipliers", "yosys", "label", "verilog_sha256") if key in record}
+    table.setdefault("families", {}).setdefault(name, {})[record["family"]] = totals
     z2 = table["machines"].get("pynq_z2")
     if z2:
         table |= {"z2_lut_fraction": z2["lut_fraction"], "z2_bram_fraction": z2["bram_fraction"],
@@ -274,6 +288,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line; 0 done or fresh, 1 failed, 4 stale."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("presets", nargs="*", default=["pynq_z2"], metavar="PRESET", help=f"of {', '.join(PRESETS)}")
+    parser.add_argument("--family", choices=("xc7", "xcup"), help="map to this one, in place of that of the preset's board")
     parser.add_argument("--check", action="store_true", help="only say whether the figures belong to the Verilog of now")
     parser.add_argument("--work", type=Path, default=Path("build/area"))
     parser.add_argument("--result", type=Path, default=RESULT)
@@ -290,7 +305,8 @@ def main(arguments: list[str] | None = None) -> int:
             code = code if fresh else 4
             continue
         try:
-            record = synthesise(cfg, core, options.work / name, cache=options.work / "units", deadline_s=options.deadline)
+            record = synthesise(cfg, core, options.work / name, cache=options.work / "units", deadline_s=options.deadline,
+                                family=options.family)
         except (yosys.YosysError, ValueError) as error:
             print(f"{name}: {error}", file=sys.stderr)
             return 1

@@ -167,10 +167,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=Path("build/bitstream"))
     parser.add_argument("--output", type=Path, default=Path("bitstreams"))
     parser.add_argument("--notes", type=Path, default=status.NOTES, help="where the outcome is noted")
-    options = parser.parse_args(arguments)
+    options, more = parser.parse_known_args(arguments)
     if options.board == "ulx3s":
         from . import ulx3s_build
-        return ulx3s_build.main([])
+        return ulx3s_build.main(["--work", str(options.work / "ulx3s"), "--output", str(options.output / "ulx3s"),
+                                 "--notes", str(options.notes), *more])
+    if more:
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
     chosen = target(options.board)
     if options.toolchain == "openxc7" and not chosen.board.zynq7:
         parser.error(f"openXC7 knows 7-series parts; {chosen.board.title} has a {chosen.part}: use Vivado.")

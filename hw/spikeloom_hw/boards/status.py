@@ -1,7 +1,7 @@
 """How far each board has come: noted by the runs themselves, shown in `bitstreams/README.md`. Standard library only.
 
-`python -m spikeloom_hw.boards.status` gathers what lies there and writes the page; with ``--check`` it says whether the page
-is that of the notes.
+`python -m spikeloom_hw.boards.status` gathers what lies there and writes the page, and the guide's table of resources; with
+``--check`` it says whether they are those of the notes. Whether the notes are those of the gateware of now: `fresh`.
 """
 
 import argparse
@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
-#: Files, from the root of a checkout: notes, page, areas, what the board tests leave.
-NOTES, PAGE = Path("bitstreams/status.json"), Path("bitstreams/README.md")
-AREAS, TESTS = Path("results/area.json"), Path("build/boards")
+#: Files, from the root of a checkout: notes, page, guide, areas, what tests leave.
+NOTES, PAGE, GUIDE = Path("bitstreams/status.json"), Path("bitstreams/README.md"), Path("docs/guide.md")
+AREAS, TESTS, ALL_TESTS = Path("results/area.json"), Path("build/boards"), Path("build/tests.xml")
+#: Around the guide's table.
+BEGIN, END = "<!-- table: make boards-table -->\n", "<!-- end -->\n"
 BOARDS = {"ulx3s": "ULX3S 85F", "pynq_z1": "PYNQ-Z1", "pynq_z2": "PYNQ-Z2", "kv260": "KV260"}
 COLUMNS = {"verilog": "Verilog", "netlist": "netlist", "utilisation": "utilisation", "route": "route", "bitstream": "bitstream",
            "hwh_31": "hwh, pynq 3.1", "hwh_40": "hwh, pynq 4.0", "driver": "driver tests"}
@@ -70,6 +72,17 @@ def note_tests(folder: Path = TESTS, path: Path = NOTES) -> None:
                 note(board, path, driver=f"{passed} passed{f', {len(bad)} failed' if bad else ''} [sim]")
 
 
+def note_serial_tests(report: Path = ALL_TESTS, path: Path = NOTES) -> None:
+    """Note what the tests of the serial link came to, from the report (JUnit) of all tests."""
+    if not report.exists():
+        return
+    cases = [case for case in ElementTree.parse(report).iter("testcase") if case.get("classname", "").endswith("test_uart")]
+    ends = {kind: sum(case.find(kind) is not None for case in cases) for kind in ("failure", "error", "skipped")}
+    bad, passed = ends["failure"] + ends["error"], len(cases) - sum(ends.values())
+    if passed or bad:
+        note("ulx3s", path, driver=f"{passed} passed{f', {bad} failed' if bad else ''} [sim]")
+
+
 def note_area(areas: Path = AREAS, path: Path = NOTES) -> None:
     """Note utilisation and netlist of the boards whose machines were mapped."""
     machines = json.loads(areas.read_text(encoding="utf-8"))["machines"] if areas.exists() else {}
@@ -81,13 +94,14 @@ def note_area(areas: Path = AREAS, path: Path = NOTES) -> None:
 
 
 def note_ulx3s(manifest: Path, path: Path = NOTES) -> None:
-    """Note the bitstream whose manifest lies there."""
+    """Note the bitstream whose manifest lies there; which Verilog is that of now, only an export can tell."""
     if manifest.exists():
         build = json.loads(manifest.read_text(encoding="utf-8"))["build"]
         names = {"TRELLIS_COMB": "LUT", "DP16KD": "BRAM"}
         shares = ", ".join(f"{build['used'][kind]['fraction']:.0%} {name}" for kind, name in names.items() if kind in build["used"])
-        note("ulx3s", path, of=build["verilog_sha256"], verilog="yes", netlist="yes", utilisation=f"{shares} [route]",
-             route=f"{build['fmax_mhz']:g} MHz for {build['clock_mhz']:g} [route]", bitstream="yes", hwh_31=NOTHING, hwh_40=NOTHING)
+        note("ulx3s", path, of=build["verilog_sha256"], netlist="yes", utilisation=f"{shares} [route]",
+             route=f"{build['fmax_mhz']:g} MHz for {build['clock_mhz']:g} [route]", bitstream="yes")
+        note("ulx3s", path, hwh_31=NOTHING, hwh_40=NOTHING)
 
 
 def cell(notes: dict, board: str, column: str) -> str:
@@ -110,7 +124,7 @@ routed design; [sim]: against the Verilated gateware behind a simulated board; `
 has run on a board.**
 """
 _END = """
-Written by `make boards-table` from `bitstreams/status.json` and `results/area.json`.
+`(stale)`: the gateware has changed since. Written by `make boards-table` from `bitstreams/status.json` and `results/area.json`.
 """
 
 
@@ -119,18 +133,26 @@ def _table(head, rows) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
+#: Columns of the tables of areas.
+KINDS = {"lut": "LUT", "lut_merged": "at least", "lut_memory": "of these memory", "ff": "FF", "bram": "BRAM36", "uram": "URAM",
+         "multipliers": "multipliers"}
+
+
+def _cells(record) -> list[str]:
+    return [f"{record[kind]:,g}" for kind in KINDS]
+
+
 def _area_text(areas: dict) -> str:
     """Tables of the mapped machines, and of what the first Zynq machine consists of."""
     machines = areas.get("machines", {})
     if not machines:
         return ""
-    kinds = {"lut": "LUT", "lut_merged": "at least", "lut_memory": "of these memory", "ff": "FF", "bram": "BRAM36", "uram": "URAM", "dsp": "DSP"}
-    rows = [[name, record.get("part", record["family"]), *(f"{record[kind]:,g}" for kind in kinds), str(record["multipliers"])]
-            for name, record in machines.items()]
+    rows = [[name, record.get("part", record["family"]), *_cells(record)] for name, record in machines.items()]
     versions = ", ".join(sorted({record["yosys"] for record in machines.values()}))
     text = (f"\n## Area\n\nCells after mapping by Yosys {versions} [synth], units mapped apart from each other: an upper bound of the "
-            "look-up tables, and the fewest they can become when a placer merges small ones. On UltraScale+ Yosys counts as on 7-series.\n\n"
-            + _table(["preset", "part", *kinds.values(), "multipliers"], rows))
+            "look-up tables, and the fewest they can become when a placer merges small ones. On UltraScale+ Yosys counts as on "
+            "7-series.\n\n"
+            + _table(["preset", "part", *KINDS.values()], rows))
     record = machines.get("pynq_z2")
     if record:
         parts = [[name, str(part["number"]), *(f"{part.get(kind, 0):,g}" for kind in ("lut", "lut_memory", "ff", "bram"))]
@@ -138,6 +160,25 @@ def _area_text(areas: dict) -> str:
         text += ("\nWhat `pynq_z2` consists of; each unit without the units inside it.\n\n"
                  + _table(["unit", "number", "LUT", "of these memory", "FF", "BRAM36"], parts))
     return text
+
+
+def resources(areas: dict, ulx3s: dict | None) -> str:
+    """The guide's table: what each preset takes of each family it was mapped to.
+
+    Parameters
+    ----------
+    areas : dict
+        `results/area.json`.
+    ulx3s : dict, optional
+        What the manifest of its bitstream says of the build.
+    """
+    rows = [[f"`{name}`", family, *_cells(record), record["label"]]
+            for name, families in areas.get("families", {}).items() for family, record in families.items()]
+    if ulx3s:
+        used = {kind: f"{entry['used']:,}" for kind, entry in ulx3s["used"].items()}
+        rows.append(["`ulx3s`", "ecp5", used["TRELLIS_COMB"], "", f"{4 * ulx3s['used'].get('TRELLIS_RAMW', {}).get('used', 0):,}",
+                     used["TRELLIS_FF"], f"{used['DP16KD']} of 18 kbit", "", used.get("MULT18X18D", "0"), ulx3s["label"]])
+    return _table(["preset", "family", *KINDS.values(), "evidence"], rows)
 
 
 def render(notes: dict, areas: dict) -> str:
@@ -152,6 +193,15 @@ def page(root: Path) -> str:
     return render(read(root / NOTES), json.loads(areas.read_text(encoding="utf-8")) if areas.exists() else {})
 
 
+def guide(root: Path) -> str:
+    """The guide of a checkout with today's table of resources."""
+    areas, manifest = root / AREAS, root / "bitstreams/ulx3s/manifest.json"
+    build = json.loads(manifest.read_text(encoding="utf-8"))["build"] if manifest.exists() else None
+    before, rest = (root / GUIDE).read_text(encoding="utf-8").split(BEGIN)
+    table = resources(json.loads(areas.read_text(encoding="utf-8")) if areas.exists() else {}, build)
+    return before + BEGIN + table + END + rest.split(END, 1)[1]
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -161,14 +211,16 @@ def main(arguments: list[str] | None = None) -> int:
     root = options.root
     if not options.check:
         note_tests(root / TESTS, root / NOTES)
+        note_serial_tests(root / ALL_TESTS, root / NOTES)
         note_area(root / AREAS, root / NOTES)
         note_ulx3s(root / "bitstreams/ulx3s/manifest.json", root / NOTES)
         (root / PAGE).write_text(page(root), encoding="utf-8")
+        (root / GUIDE).write_text(guide(root), encoding="utf-8")
         return 0
-    fresh = (root / PAGE).read_text(encoding="utf-8") == page(root)
-    if not fresh:
-        print(f"{PAGE} is not that of {NOTES}; run: make boards-table", file=sys.stderr)
-    return not fresh
+    wrong = [path for path, text in ((PAGE, page(root)), (GUIDE, guide(root))) if (root / path).read_text(encoding="utf-8") != text]
+    for path in wrong:
+        print(f"{path} is not that of {NOTES} and {AREAS}; run: make boards-table", file=sys.stderr)
+    return int(bool(wrong))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import hashlib
 import json
 import lzma
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from spikeloom.arch.presets import preset
 from spikeloom.driver.uart import BAUD
 
 from ..export import to_verilog
+from . import status
 from . import ulx3s_tools as tools
 from .ulx3s import Ulx3s, constraints
 
@@ -49,8 +51,13 @@ def board_verilog(cfg: AcceleratorConfig) -> str:
     return to_verilog(Ulx3s(cfg, baud=BAUD), TOP)
 
 
+def announce(text: str) -> None:
+    """Progress, for people."""
+    print(f"ulx3s: {text}", file=sys.stderr, flush=True)
+
+
 def build(cfg: AcceleratorConfig, work: Path, *, deadline_s: float = DEADLINE_S, seeds: tuple[int, ...] = (1, 2, 3),
-          progress=lambda text: print(text, file=sys.stderr, flush=True)) -> dict:
+          progress: Callable[[str], None] = announce) -> dict:
     """Make the bitstream in ``work``; returns what the manifest says of the build.
 
     Parameters
@@ -65,17 +72,24 @@ def build(cfg: AcceleratorConfig, work: Path, *, deadline_s: float = DEADLINE_S,
     """
     work.mkdir(parents=True, exist_ok=True)
     deadline = tools.Deadline(deadline_s)
+    progress(f"exporting the Verilog; {deadline_s:.0f} s for all steps")
     verilog = board_verilog(cfg)
-    progress(f"ulx3s: {verilog.count(chr(10)):,} lines of Verilog; Yosys maps them, then nextpnr places and routes.")
-    cells = tools.synthesise(verilog, TOP, work, deadline)
+    progress(f"{verilog.count(chr(10)):,} lines; Yosys maps them")
+    cells = tools.synthesise(verilog, TOP, work, deadline, say=lambda text: progress(f"Yosys, {text}"))
+    reached: list[str] = []
     for seed in seeds:
-        routed = tools.place_and_route(work, constraints(), deadline, seed=seed)
-        progress(f"ulx3s: seed {seed} reaches {routed.core_mhz:g} MHz, {cfg.clock_mhz:g} wanted.")
+        progress(f"mapped after {deadline.spent:.0f} s; nextpnr places and routes, seed {seed}")
+        try:
+            routed = tools.place_and_route(work, constraints(), deadline, seed=seed, say=lambda text: progress(f"nextpnr, {text}"))
+        except tools.FlowError as error:
+            raise tools.FlowError(f"{error} {missed(reached, cfg)}" if reached else str(error)) from error
+        reached.append(f"seed {seed}: {routed.core_mhz:g} MHz")
+        progress(f"{reached[-1]}, {cfg.clock_mhz:g} wanted; after {deadline.spent:.0f} s")
         if routed.meets:
             break
     else:
-        raise tools.FlowError(f"No seed of {seeds} meets {cfg.clock_mhz:g} MHz, the last reached {routed.core_mhz:g}: "
-                              f"lower clock_mhz of the preset {cfg.name!r}, or shorten the path that {work}/route.log ends with.")
+        raise tools.FlowError(f"{missed(reached, cfg)} Lower clock_mhz of the preset {cfg.name!r}, or shorten the path that "
+                              f"{work}/route.log ends with.")
     bitstream = tools.pack(work, deadline, name="spikeloom.bit")
     return {
         "board": "ulx3s", "part": f"LFE5U-85F-{tools.SPEED}{tools.PACKAGE}", "baud": BAUD, "label": "[route]",
@@ -86,6 +100,11 @@ def build(cfg: AcceleratorConfig, work: Path, *, deadline_s: float = DEADLINE_S,
         "verilog_sha256": sha256(verilog.encode()), "constraints_sha256": sha256(constraints().encode()),
         "bitstream": bitstream.name, "bitstream_sha256": sha256(bitstream.read_bytes()), "versions": versions(),
     }
+
+
+def missed(reached: list[str], cfg: AcceleratorConfig) -> str:
+    """That the clock was missed, and by how much."""
+    return f"{cfg.clock_mhz:g} MHz were missed ({', '.join(reached)})."
 
 
 def publish(cfg: AcceleratorConfig, record: dict, work: Path, output: Path) -> None:
@@ -109,9 +128,10 @@ def is_fresh(output: Path) -> bool:
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 0 done or fresh, 1 failed, 4 stale."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=Path("build/ulx3s"), help="where the tools work")
+    parser.add_argument("--work", type=Path, default=Path("build/bitstream/ulx3s"), help="where the tools work")
     parser.add_argument("--output", type=Path, default=Path("bitstreams/ulx3s"), help="where the result goes")
     parser.add_argument("--deadline", type=float, default=DEADLINE_S, help="seconds for all steps")
+    parser.add_argument("--notes", type=Path, default=status.NOTES, help="where the outcome is noted")
     parser.add_argument("--check", action="store_true", help="only say whether the bitstream belongs to the gateware of now")
     options = parser.parse_args(arguments)
     if options.check:
@@ -122,9 +142,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         record = build(cfg, options.work, deadline_s=options.deadline)
     except tools.FlowError as error:
-        print(f"ulx3s: {error}", file=sys.stderr)
+        announce(str(error))
         return 1
     publish(cfg, record, options.work, options.output)
+    status.note("ulx3s", options.notes, of=record["verilog_sha256"], verilog="yes")
     used = ", ".join(f"{name} {entry['fraction']:.0%}" for name, entry in record["used"].items())
     print(f"ulx3s: {options.output / record['bitstream']}, {record['fmax_mhz']:g} MHz for {cfg.clock_mhz:g}, {used}")
     return 0

@@ -31,6 +31,11 @@ CUT = dict(resident_words=2048, kv_positions=1280, max_vocabulary=512, program_w
            address_width=32)
 
 
+def announce(text: str) -> None:
+    """Progress, for people."""
+    print(f"route: {text}", file=sys.stderr, flush=True)
+
+
 def machine() -> AcceleratorConfig:
     """`sim`, cut to the chip."""
     return replace(preset("sim"), name="sim_cut", **CUT)
@@ -46,8 +51,8 @@ def measure(work: Path, deadline_s: float, seed: int) -> dict:
     work.mkdir(parents=True, exist_ok=True)
     deadline, started = tools.Deadline(deadline_s), time.monotonic()
     text = verilog()
-    cells = tools.synthesise(text, TOP, work, deadline)
-    routed = tools.place_and_route(work, "", deadline, seed=seed, mhz=GOAL_MHZ)
+    cells = tools.synthesise(text, TOP, work, deadline, say=lambda words: announce(f"Yosys, {words}"))
+    routed = tools.place_and_route(work, "", deadline, seed=seed, mhz=GOAL_MHZ, say=lambda words: announce(f"nextpnr, {words}"))
     full = asdict(preset("sim"))
     return {
         "fmax_mhz_ecp5": {
@@ -79,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         record = measure(options.work, options.deadline, options.seed)
     except tools.FlowError as error:
-        print(f"route: {error}", file=sys.stderr)
+        announce(str(error))
         return 1
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

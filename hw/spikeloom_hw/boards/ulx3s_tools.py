@@ -1,16 +1,16 @@
 """From Verilog to a routed ECP5-85F and its bitstream: Yosys, nextpnr-ecp5 and ecppack, all from PyPI."""
 
+import hashlib
 import json
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import yosys
+from . import running, yosys
 
 REMEDY = 'pip install "spikeloom[hw,synth,ecp5]"'
 #: The chip as nextpnr names it, and its speed grade (6 is the slowest).
@@ -48,45 +48,62 @@ class Deadline:
         self.seconds, self._end = seconds, time.monotonic() + seconds
 
     @property
+    def spent(self) -> float:
+        """Seconds since it was set."""
+        return self.seconds - (self._end - time.monotonic())
+
+    @property
     def left(self) -> float:
         """Seconds until it passes, at least one."""
         return max(1.0, self._end - time.monotonic())
 
 
-def run(command: list[str], log: Path, deadline: Deadline, *, folder: Path) -> float:
-    """Run a tool with its words in a log; returns the seconds it took.
+def out_of_time(tool: str, deadline: Deadline, log: Path) -> FlowError:
+    """What is said when time is up."""
+    return FlowError(f"{tool} did not end in time: {deadline.seconds:.0f} s for all steps; its log is {log}. "
+                     "A busy or slow computer needs a longer --deadline; what is mapped already is not mapped again.")
+
+
+def run(command: list[str], log: Path, deadline: Deadline, *, folder: Path, say: Callable[[str], None] | None = None) -> None:
+    """Run a tool with its words in a log.
 
     Raises
     ------
     FlowError
         With the last error of the log, or the deadline.
     """
-    started = time.monotonic()
-    with log.open("w", encoding="utf-8") as output:
-        try:
-            done = subprocess.run(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, timeout=deadline.left)
-        except subprocess.TimeoutExpired as error:
-            raise FlowError(f"{Path(command[0]).name} did not end in time: {deadline.seconds:.0f} s for all steps; its log is {log}. "
-                            "A busy computer needs a longer --deadline.") from error
-    if done.returncode:
+    tool = Path(command[0]).name
+    try:
+        code = running.run(command, log, folder=folder, deadline_s=deadline.left, say=say)
+    except running.TookTooLong as error:
+        raise out_of_time(tool, deadline, log) from error
+    if code:
         words = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if "ERROR" in line]
-        raise FlowError(f"{Path(command[0]).name}: {words[-1] if words else 'no reason given'}; its log is {log}.")
-    return time.monotonic() - started
+        raise FlowError(f"{tool}: {words[-1] if words else 'no reason given'}; its log is {log}.")
 
 
-def synthesise(verilog: str, top: str, folder: Path, deadline: Deadline) -> dict[str, int]:
-    """Map Verilog to the cells of an ECP5; leaves ``netlist.json`` in the folder and returns the number of each cell.
+def synthesise(verilog: str, top: str, folder: Path, deadline: Deadline, *, say: Callable[[str], None] | None = None) -> dict[str, int]:
+    """Map Verilog to the cells of an ECP5, unless the folder holds what the same Verilog was mapped to; leaves
+    ``netlist.json`` in the folder and returns the number of each cell.
 
     Raises
     ------
     FlowError
         When Yosys is missing or fails, or the block RAM is more than the chip has.
     """
-    (folder / "top.v").write_text(verilog, encoding="utf-8")
     script = f"read_verilog top.v\nsynth_ecp5 -top {top}\ntee -o cells.json stat -json\nwrite_json netlist.json\n"
+    stamp = folder / "netlist.sha256"
     try:
-        yosys.find().run(script, folder, name="synth", deadline_s=deadline.left)
+        tool = yosys.find()
+        key = hashlib.sha256("\0".join((verilog, script, tool.version)).encode()).hexdigest()
+        if not stamp.exists() or stamp.read_text(encoding="utf-8") != key:
+            stamp.unlink(missing_ok=True)
+            (folder / "top.v").write_text(verilog, encoding="utf-8")
+            tool.run(script, folder, name="synth", deadline_s=deadline.left, say=say)
+            stamp.write_text(key, encoding="utf-8")
     except yosys.YosysError as error:
+        if isinstance(error.__cause__, running.TookTooLong):
+            raise out_of_time("Yosys", deadline, folder / "synth.log") from error
         raise FlowError(str(error)) from error
     modules = json.loads((folder / "cells.json").read_text(encoding="utf-8"))["modules"]
     cells = next(module["num_cells_by_type"] for name, module in modules.items() if name.lstrip("\\") == top)
@@ -147,7 +164,8 @@ def _clock(name):
     return re.sub(r"^\$glbnet\$", "", name)
 
 
-def place_and_route(folder: Path, constraints: str, deadline: Deadline, *, seed: int = 1, mhz: float | None = None) -> Routed:
+def place_and_route(folder: Path, constraints: str, deadline: Deadline, *, seed: int = 1, mhz: float | None = None,
+                    say: Callable[[str], None] | None = None) -> Routed:
     """Place and route ``netlist.json``; leaves ``routed.config``, ``report.json`` and ``route.log``.
 
     Timing that is not met is told by the result, not by an error.
@@ -168,7 +186,7 @@ def place_and_route(folder: Path, constraints: str, deadline: Deadline, *, seed:
     command = [program("nextpnr-ecp5"), f"--{DEVICE}", "--package", PACKAGE, "--speed", str(SPEED), "--json", "netlist.json",
                "--lpf", "pins.lpf", "--textcfg", "routed.config", "--report", "report.json", "--seed", str(seed),
                "--timing-allow-fail", "--lpf-allow-unconstrained"]
-    run([*command, *(["--freq", f"{mhz:g}"] if mhz else [])], folder / "route.log", deadline, folder=folder)
+    run([*command, *(["--freq", f"{mhz:g}"] if mhz else [])], folder / "route.log", deadline, folder=folder, say=say)
     return read_report((folder / "report.json").read_text(encoding="utf-8"))
 
 

@@ -4,9 +4,12 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+
+from . import running
 
 #: Version that the figures are made with; others count cells differently.
 EXPECTED = "0.70"
@@ -30,7 +33,8 @@ class Yosys:
     verb: str
     version: str
 
-    def run(self, script: str, folder: Path, *, name: str = "synth", deadline_s: float = 4 * 3600) -> Path:
+    def run(self, script: str, folder: Path, *, name: str = "synth", deadline_s: float = 4 * 3600,
+            say: Callable[[str], None] | None = None) -> Path:
         """Run a script in a folder; returns its log.
 
         Parameters
@@ -43,6 +47,8 @@ class Yosys:
             Stem of those files.
         deadline_s : float
             Seconds after which the run is ended.
+        say : callable, optional
+            Is told now and then how far it is.
 
         Raises
         ------
@@ -51,13 +57,11 @@ class Yosys:
         """
         path, log = folder / f"{name}.ys", folder / f"{name}.log"
         path.write_text(script, encoding="utf-8")
-        with log.open("w", encoding="utf-8") as output:
-            try:
-                done = subprocess.run([*self.command, self.verb + path.name], cwd=folder, stdout=output, stderr=subprocess.STDOUT,
-                                      timeout=deadline_s)
-            except subprocess.TimeoutExpired as error:
-                raise YosysError(f"Yosys did not end within {deadline_s:.0f} s; its log is {log}.") from error
-        if done.returncode:
+        try:
+            code = running.run([*self.command, self.verb + path.name], log, folder=folder, deadline_s=deadline_s, say=say)
+        except running.TookTooLong as error:
+            raise YosysError(f"Yosys {error}; its log is {log}.") from error
+        if code:
             words = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if "ERROR" in line]
             raise YosysError(f"Yosys: {words[-1] if words else 'no reason given'}; its log is {log}.")
         return log

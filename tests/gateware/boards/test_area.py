@@ -124,8 +124,9 @@ def test_units_add_up_to_the_total():
     assert parts["b"]["number"] == 6 and parts["b"]["lut"] == 60 and parts["a"]["lut"] == 0
 
 
-def record(sha, lut=0.4):
-    return {"label": "[synth]", "lut_fraction": lut, "bram_fraction": 0.9, "multipliers": 0, "verilog_sha256": sha}
+def record(sha, lut=0.4, family="xc7"):
+    return {"label": "[synth]", "family": family, "lut": 7, "lut_fraction": lut,
+            "bram_fraction": 0.9, "multipliers": 0, "verilog_sha256": sha}
 
 
 def test_the_result_has_the_keys_of_the_claim(tmp_path):
@@ -136,6 +137,10 @@ def test_the_result_has_the_keys_of_the_claim(tmp_path):
     table = json.loads(path.read_text())
     assert (table["z2_lut_fraction"], table["z2_bram_fraction"], table["z2_multipliers"]) == (0.4, 0.9, 0)
     assert table["verilog_sha256"] == "bb" and set(table["machines"]) == {"tiny", "pynq_z2"}
+    area.note(record("cc", family="xcup") | {"lut": 9}, "pynq_z2", path)
+    table = json.loads(path.read_text())
+    assert table["verilog_sha256"] == "bb" and table["machines"]["pynq_z2"]["lut"] == 7
+    assert {family: totals["lut"] for family, totals in table["families"]["pynq_z2"].items()} == {"xc7": 7, "xcup": 9}
 
 
 def test_figures_of_other_verilog_are_stale(tmp_path, hollow, monkeypatch, capsys):

@@ -6,8 +6,12 @@ import sys
 
 import pytest
 
+from spikeloom.arch.manifest import read_manifest
 from spikeloom.arch.presets import preset
 from spikeloom.driver.uart import BAUD
+from spikeloom_hw.boards import build as boards_build
+from spikeloom_hw.boards import running, status, yosys
+from spikeloom_hw.boards import ulx3s_build as build
 from spikeloom_hw.boards import ulx3s_tools as tools
 from spikeloom_hw.boards.serial_core import SerialCore
 from spikeloom_hw.boards.ulx3s import PINS, PllDividers, Ulx3s, constraints
@@ -91,3 +95,73 @@ def test_a_tool_that_fails_or_takes_too_long_says_so(tmp_path):
         tools.run([sys.executable, "-c", script], tmp_path / "log", tools.Deadline(60), folder=tmp_path)
     with pytest.raises(tools.FlowError, match="did not end in time: 0 s .* --deadline"):
         tools.run([sys.executable, "-c", "import time; time.sleep(30)"], tmp_path / "log", tools.Deadline(0), folder=tmp_path)
+
+
+class Tools:
+    """Stands for Yosys, nextpnr and ecppack."""
+
+    version = "0.70"
+
+    def __init__(self, mhz=(60.0,), slow=()):
+        self.mhz, self.slow, self.calls = list(mhz), slow, []
+
+    def run(self, script, folder, *, name, deadline_s, say):
+        self.calls.append("map")
+        if "map" in self.slow:
+            raise yosys.YosysError("Yosys stopped") from running.TookTooLong()
+        (folder / "cells.json").write_text(json.dumps({"modules": {f"\\{build.TOP}": {"num_cells_by_type": {"DP16KD": 201, "LUT4": 9}}}}))
+        (folder / "netlist.json").write_text("{}")
+
+    def route(self, folder, constraints, deadline, *, seed, say):
+        self.calls.append(f"route {seed}")
+        if "route" in self.slow and seed == self.slow[-1]:
+            raise tools.out_of_time("nextpnr-ecp5", deadline, folder / "route.log")
+        (folder / "route.log").write_text("routed")
+        mhz = self.mhz[seed - 1]
+        return tools.Routed(fmax={"clk": mhz}, wanted={"clk": 50.0}, used={"DP16KD": 201, "TRELLIS_COMB": 41820})
+
+    def pack(self, folder, deadline, *, name):
+        self.calls.append("pack")
+        (folder / name).write_bytes(b"bits")
+        return folder / name
+
+
+@pytest.fixture
+def flow(monkeypatch, tmp_path):
+    """flow(Tools, *options) -> exit code of `make bitstream BOARD=ulx3s`, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(build, "board_verilog", lambda cfg: "module top();")
+
+    def run(stand_in, *options):
+        monkeypatch.setattr(tools.yosys, "find", lambda: stand_in)
+        monkeypatch.setattr(tools, "place_and_route", stand_in.route)
+        monkeypatch.setattr(tools, "pack", stand_in.pack)
+        return boards_build.main(["ulx3s", "--toolchain", "vivado", *options])
+    return run
+
+
+def test_the_flow_leaves_bitstream_manifest_log_and_note(flow, tmp_path):
+    stand_in = Tools(mhz=(49.9, 51.5))
+    assert flow(stand_in) == 0 and stand_in.calls == ["map", "route 1", "route 2", "pack"]
+    output = tmp_path / "bitstreams" / "ulx3s"
+    assert {path.name for path in output.iterdir()} == {"spikeloom.bit", "manifest.json", "pins.lpf", "route.log.xz"}
+    made = json.loads((output / "manifest.json").read_text())["build"]
+    assert (made["fmax_mhz"], made["seed"], made["label"], made["used"]["TRELLIS_COMB"]["fraction"]) == (51.5, 2, "[route]", 0.5)
+    assert read_manifest(output / "manifest.json") == preset("ulx3s")
+    assert status.read()["ulx3s"]["verilog"] == {"value": "yes", "of": made["verilog_sha256"]}
+    again = Tools()
+    assert flow(again) == 0 and again.calls == ["route 1", "pack"], "the same Verilog is not mapped twice"
+    assert flow(Tools(), "--check") == 0
+
+
+def test_a_flow_without_enough_time_stops_in_words_and_leaves_nothing(flow, tmp_path, capsys):
+    assert flow(Tools(slow=("map",)), "--deadline", "7") == 1
+    assert "Yosys did not end in time: 7 s for all steps; its log is" in capsys.readouterr().err
+    assert flow(Tools(slow=("route", 1)), "--deadline", "7") == 1
+    assert "nextpnr-ecp5 did not end in time: 7 s" in capsys.readouterr().err
+    assert flow(Tools(mhz=(40.0,), slow=("route", 2))) == 1
+    assert "50 MHz were missed (seed 1: 40 MHz)." in capsys.readouterr().err
+    assert flow(Tools(mhz=(40.0, 41.0, 42.0))) == 1
+    assert "50 MHz were missed (seed 1: 40 MHz, seed 2: 41 MHz, seed 3: 42 MHz). Lower clock_mhz" in capsys.readouterr().err
+    assert not (tmp_path / "bitstreams").exists()
+    assert flow(Tools(), "--check") == 4
