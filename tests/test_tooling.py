@@ -133,5 +133,7 @@ def test_bootstrap_does_nothing_twice(bootstrap, monkeypatch, tmp_path):
 def test_ci_runs_make_test():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert "set -euo pipefail" in script.read_text() and re.search(r"^make test$", script.read_text(), re.MULTILINE)
+    assert "set -euo pipefail" in script.read_text()
+    calls = re.findall(r"^timed make (.*)$", script.read_text(), re.MULTILINE)
+    assert calls[0] == "test" and {"test-boards", "bitstream BOARD=ulx3s"} <= set(calls[1:])
     subprocess.run(["bash", "-n", str(script)], check=True)

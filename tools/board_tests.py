@@ -25,6 +25,8 @@ ENVIRONMENTS = {
     "pynq-3.1": ("pynq==3.1.2", "pynqmetadata<0.2", "pycparser<3"),
     "pynq-4.0": ("pynq==4.0.0",),
 }
+#: Python of those images; where it is not installed, the Python that runs this serves.
+PYTHONS = {"pynq-3.1": (3, 10), "pynq-4.0": (3, 12)}
 #: For all of them: pynq imports pkg_resources, which later versions of setuptools lack.
 COMMON = ("setuptools<81",)
 #: Extras and packages for the tests alone.
@@ -65,6 +67,25 @@ def fail(text):
     sys.exit(f"board tests: {text}")
 
 
+def version_of(program) -> str:
+    """What a Python says of itself; empty when there is none, or it does not run."""
+    try:
+        done = subprocess.run([str(program), "-c", "import ensurepip, sys; print(sys.version)"], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return "" if done.returncode else done.stdout.strip()
+
+
+def find_python(wanted: tuple[int, int]) -> str:
+    """A Python of that version, from PATH or from pyenv; else the one that runs this."""
+    name = ".".join(map(str, wanted))
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    for program in (f"python{name}", *sorted(pyenv.glob(f"{name}.*/bin/python{name}"), reverse=True)):
+        if version_of(program).startswith(f"{name}."):
+            return str(program)
+    return sys.executable
+
+
 def build_wheel(deadline: Deadline, python: Path, folder: Path) -> Path:
     """The wheel of this checkout, from a copy without leftovers of earlier builds."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -79,15 +100,15 @@ def build_wheel(deadline: Deadline, python: Path, folder: Path) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def state(pins) -> dict:
+def state(pins, interpreter: str) -> dict:
     """What the stamp of an environment that is up to date says."""
     contents = (ROOT / "pyproject.toml").read_bytes() + repr((pins, COMMON, EXTRAS, TOOLS)).encode()
-    return {"contents": hashlib.sha256(contents).hexdigest(), "python": sys.version}
+    return {"contents": hashlib.sha256(contents).hexdigest(), "python": version_of(interpreter)}
 
 
-def prepare(deadline: Deadline, venv: Path, pins, dist: Path) -> Path:
+def prepare(deadline: Deadline, venv: Path, pins, dist: Path, interpreter: str) -> Path:
     """The Python of an environment with this checkout's wheel and all that its tests need."""
-    python, stamp, wanted = venv / "bin" / "python", venv / ".spikeloom.json", state(pins)
+    python, stamp, wanted = venv / "bin" / "python", venv / ".spikeloom.json", state(pins, interpreter)
     check = (python, "-I", ROOT / "tests" / "boards" / "check_install.py")
     pip = (python, "-m", "pip", "install", "-q", "--disable-pip-version-check")
     if stamp.is_file() and json.loads(stamp.read_text()) == wanted:
@@ -96,7 +117,7 @@ def prepare(deadline: Deadline, venv: Path, pins, dist: Path) -> Path:
         deadline.run(*check)
         return python
     print(f"board tests: making {venv}; pynq takes a minute or two", flush=True)
-    deadline.run(sys.executable, "-m", "venv", "--clear", venv)
+    deadline.run(interpreter, "-m", "venv", "--clear", venv)
     wheel = build_wheel(deadline, python, dist)
     deadline.run(*pip, f"{wheel}[board]", *pins, *COMMON)
     deadline.run(*check, "--clean")
@@ -110,6 +131,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "boards", help="where environments are kept")
     parser.add_argument("--only", choices=ENVIRONMENTS, help="one version instead of all")
+    parser.add_argument("--python", help="for all environments, in place of the Python of each board's image")
     parser.add_argument("--minutes", type=float, default=30, help="deadline for everything")
     parser.add_argument("tests", nargs="*", default=["tests/boards"], help="files; further options are for pytest")
     arguments, options = parser.parse_known_args()
@@ -118,8 +140,9 @@ def main():
     deadline = Deadline(arguments.minutes)
     for name, pins in ENVIRONMENTS.items():
         if arguments.only in (None, name):
-            python = prepare(deadline, arguments.folder / name, pins, arguments.folder / "dist")
-            print(f"board tests: {name}", flush=True)
+            interpreter = arguments.python or find_python(PYTHONS[name])
+            python = prepare(deadline, arguments.folder / name, pins, arguments.folder / "dist", interpreter)
+            print(f"board tests: {name}, Python {version_of(python).split()[0]}", flush=True)
             report = arguments.folder / f"{name}.xml"  # read by spikeloom_hw.boards.status
             deadline.run(python, "-m", "pytest", "-q", "--durations=5", f"--junitxml={report}", *arguments.tests, *options, cwd=ROOT)
 
