@@ -64,9 +64,9 @@ route: ## place and route the core for an ECP5-85F, its clock into results/route
 	$(call need_synth,hw synth ecp5)
 	@$(SYNTH)/bin/python -m spikeloom_hw.boards.ulx3s_route $(ARGS)
 
-test-synth: ## test the netlists that Yosys makes
-	$(call need_synth,hw sim synth)
-	$(SYNTH)/bin/python -m pytest -q tests/gateware/boards
+test-synth: ## test the netlists that Yosys makes for the open flow
+	$(call need_synth,hw synth)
+	$(SYNTH)/bin/python -m pytest -q tests/gateware/boards/test_openxc7.py
 
 boards-table: ## write bitstreams/README.md from what the runs left, and say what is stale
 	$(call need_synth,hw synth)
