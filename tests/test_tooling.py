@@ -135,5 +135,5 @@ def test_ci_runs_make_test():
     assert os.access(script, os.X_OK)
     assert "set -euo pipefail" in script.read_text()
     calls = re.findall(r"^timed make (.*)$", script.read_text(), re.MULTILINE)
-    assert calls[0] == "test" and {"test-boards", "bitstream BOARD=ulx3s"} <= set(calls[1:])
+    assert calls[0] == "test" and "test-boards" in calls[1:]
     subprocess.run(["bash", "-n", str(script)], check=True)
