@@ -3,6 +3,7 @@
 from amaranth.hdl import Cat, Const, Module, Mux, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.utils import exact_log2
 
 from spikeloom.arch.commands import COMMAND_WORDS, Opcode, Sink
 from spikeloom.arch.config import AcceleratorConfig
@@ -13,6 +14,7 @@ from .bus.axi import AxiLiteSignature, AxiSignature
 from .bus.axi_reader import AxiReader
 from .bus.axi_writer import AxiWriter
 from .bus.csr import RegisterFile
+from .bus.striped_reader import StripedReader, port_name
 from .control.checksum import Checksum
 from .control.command_check import fields_of
 from .control.counters import Counters
@@ -26,6 +28,7 @@ from .datapath.attention_unit import QUERY, AttentionUnit
 from .datapath.neuron_unit import SPIKING, NeuronUnit, Source
 from .datapath.pick_unit import PickUnit
 from .datapath.spike_engine import SpikeEngine
+from .lib.arith import popcount
 from .storage.membrane_memory import MembraneMemory
 from .storage.parameter_table import ParameterTable
 from .storage.residual_store import ResidualStore
@@ -35,7 +38,7 @@ from .storage.window_memory import WindowMemory
 
 
 class Top(wiring.Component):
-    """A spiking transformer that writes text: AXI4-Lite registers, one AXI manager, one interrupt.
+    """A spiking transformer that writes text: AXI4-Lite registers, one AXI manager or several, one interrupt.
 
     Parameters
     ----------
@@ -47,6 +50,8 @@ class Top(wiring.Component):
         Registers: `arch.registers.register_map`.
     m_axi : Out(AxiSignature)
         Image, token records, traces.
+    m_axi1, ... : Out(AxiSignature)
+        Where `cfg.ports` says so: their shares of the image. They never write.
     irq : Out(1)
         Level; a run ended.
 
@@ -60,8 +65,10 @@ class Top(wiring.Component):
         self.registers = register_map(cfg)
         self.csr = RegisterFile(self.registers)
         self.bus = {"address_width": cfg.address_width, "data_width": cfg.data_width, "axi3": cfg.axi3}
+        self.managers = [port_name(port) for port in range(cfg.ports)]
         super().__init__({
-            "s_axil": In(AxiLiteSignature(address_width=12)), "m_axi": Out(AxiSignature(**self.bus)), "irq": Out(1),
+            "s_axil": In(AxiLiteSignature(address_width=12)),
+            **{name: Out(AxiSignature(**self.bus)) for name in self.managers}, "irq": Out(1),
         })
 
     def elaborate(self, platform):
@@ -89,8 +96,9 @@ class Top(wiring.Component):
         connect(m, flipped(self.s_axil), self.csr.bus)
         m.submodules.reset = self.reset = ResetController()
         m.submodules.counters = self.counters = Counters()
-        m.submodules.reader = self.reader = AxiReader(
-            **self.bus, max_outstanding_beats=BEATS_OPEN, max_outstanding_bursts=BURSTS_OPEN)
+        open_reads = {"max_outstanding_beats": BEATS_OPEN, "max_outstanding_bursts": BURSTS_OPEN}
+        m.submodules.reader = self.reader = (AxiReader(**self.bus, **open_reads) if cfg.ports == 1 else
+                                             StripedReader(ports=cfg.ports, **self.bus, **open_reads))
         m.submodules.writer = self.writer = AxiWriter(**self.bus)
         m.submodules.program = self.program = WindowMemory(depth=cfg.program_words, part_width=32, parts=COMMAND_WORDS)
         m.submodules.prompt = self.prompt = WindowMemory(depth=cfg.max_context + 1, part_width=16)
@@ -106,12 +114,9 @@ class Top(wiring.Component):
             setattr(self, name, component)
 
     def _build_bus(self, m):
-        """One read channel shared by loader and streamed rows (never busy together), one write channel."""
+        """Read channels shared by loader and streamed rows (never busy together), one write channel."""
         csr, cfg = self.csr, self.cfg
-        for name in self.m_axi.signature.members:
-            manager = self.writer if name[0] in "awb" and not name.startswith("ar") else self.reader
-            outer, inner = getattr(self.m_axi, name), getattr(manager.m_axi, name)
-            m.d.comb += outer.eq(inner) if self.m_axi.signature.members[name].flow is Out else inner.eq(outer)
+        self._build_managers(m)
         self.image_base = Signal(cfg.address_width)
         m.d.comb += self.image_base.eq(Cat(csr.image_base_lo_value, csr.image_base_hi_value))
         loading = Signal()
@@ -133,6 +138,18 @@ class Top(wiring.Component):
             self.reset.request.eq(csr.control_reset), self.reset.drained.eq(self.reader.drained & self.writer.drained),
             self.reset.bus_dead.eq(self.reader.bus_dead | self.writer.bus_dead),
         ]
+
+    def _build_managers(self, m):
+        for manager in self.managers:
+            outside = getattr(self, manager)
+            reads, writes = getattr(self.reader, manager), self.writer.m_axi if manager == "m_axi" else None
+            for name, member in outside.signature.members.items():
+                inside = getattr(reads if name in reads.signature.members else writes, name, None)
+                outer = getattr(outside, name)
+                if inside is None:  # the write half of a further port rests
+                    m.d.comb += outer.eq(0) if member.flow is Out else []
+                else:
+                    m.d.comb += outer.eq(inside) if member.flow is Out else inside.eq(outer)
 
     def _build_control(self, m):
         """Registers to the sequencer, start pulses to the units, their done pulses back, faults."""
@@ -334,7 +351,8 @@ class Top(wiring.Component):
         csr, seq, counters, cfg = self.csr, self.sequencer, self.counters, self.cfg
         neurons, rows = self.neurons, self.rows
         tile_bytes = Const(cfg.cols) >> self.command.weight_code
-        read = self.reader.m_axi.rvalid & self.reader.m_axi.rready
+        reads = [getattr(self.reader, name) for name in self.managers]
+        read = popcount(Cat(bus.rvalid & bus.rready for bus in reads))
         written = self.writer.m_axi.wvalid & self.writer.m_axi.wready
         spiking = Cat(neurons.o.sink == sink for sink in SPIKING).any()
         increments = {
@@ -343,7 +361,7 @@ class Top(wiring.Component):
             "rows_skipped": Mux(self.scheduler.skipped_valid, self.scheduler.skipped, 0), "row_wait": rows.waiting,
             "level_tiles": Mux(self.engine.event, self.engine.event_level, 0),
             "bytes_rows": Mux(self.engine.event, tile_bytes, 0),
-            "bytes_bus_read": Mux(read, cfg.beat_bytes, 0), "bytes_bus_written": Mux(written, cfg.beat_bytes, 0),
+            "bytes_bus_read": read << exact_log2(cfg.beat_bytes), "bytes_bus_written": Mux(written, cfg.beat_bytes, 0),
             "spikes": neurons.n_spikes, "fired": neurons.n_fired, "neurons": Mux(neurons.o_valid & spiking, cfg.lanes, 0),
             "winners": Mux(self.attention.winners_strobe, self.attention.winners, 0), "saturations": neurons.n_saturated,
         }

@@ -9,6 +9,7 @@
 #include "verilated_vcd_c.h"
 #endif
 
+#include <algorithm>
 #include <cinttypes>
 #include <cstdarg>
 #include <cstdint>
@@ -37,6 +38,17 @@ struct Fault {
     int kind;
     uint64_t low, high;  // address range of errors; for silence, `low` is the number of transfers still granted
     int response;
+    int port;  // which one falls silent; -1: all
+    bool concerns(int other) const { return port < 0 || port == other; }
+};
+
+// DRAM shared by all ports, in cycles of the design's clock; off while `banks` is 0.
+struct DramSettings {
+    uint32_t banks, page_bytes;
+    uint32_t miss;            // cycles to close a page and open another
+    uint32_t bytes_per_256;   // bytes of its data bus in 256 cycles
+    uint32_t refresh_every, refresh;
+    uint32_t jitter;          // most further cycles of a burst, drawn evenly
 };
 
 struct Settings {
@@ -45,25 +57,72 @@ struct Settings {
     uint32_t rate;         // read beats per 256 cycles
     uint32_t outstanding;  // bursts the memory accepts before it has answered the first
     uint32_t stall[CHANNELS];  // chance in 256 that a channel waits, per cycle
+    DramSettings dram;
 };
 
 struct Statistics {
     uint64_t read_bursts, read_beats, write_bursts, write_beats, most_outstanding, lite_reads, lite_writes;
+    uint64_t page_misses, refreshes, least_latency, most_latency, total_latency;
+};
+
+// A stretch of cycles in which reads were outstanding, on any port.
+struct Episode {
+    uint64_t first_address, first_beat, last_beat, beats;
 };
 
 class Random {
 public:
     explicit Random(uint64_t seed) : state_(seed * 0x9E3779B97F4A7C15u | 1) {}
-    bool chance(uint32_t of_256) {
-        if (of_256 == 0) return false;
+    bool chance(uint32_t of_256) { return of_256 != 0 && (next() & 0xFF) < of_256; }
+    uint32_t below(uint32_t limit) { return limit == 0 ? 0 : uint32_t((next() & 0xFFFF) * limit >> 16); }
+
+private:
+    uint64_t next() {
         state_ ^= state_ << 13;
         state_ ^= state_ >> 7;
         state_ ^= state_ << 17;
-        return (state_ >> 40 & 0xFF) < of_256;
+        return state_ >> 40;
+    }
+    uint64_t state_;
+};
+
+// When a burst's first beat may leave the memory controller: banks with an open page each, one data bus, refresh of all
+// banks at once. Bursts are served in the order of their addresses' arrival, whichever port they come from.
+// Expected by spikeloom.arch.dram, which draws other numbers.
+class Dram {
+public:
+    Dram(const DramSettings& settings, uint64_t seed) : s_(settings), random_(seed), open_(settings.banks, -1), free_(settings.banks) {}
+
+    bool present() const { return s_.banks != 0; }
+    uint64_t misses() const { return misses_; }
+    uint64_t refreshes() const { return refreshed_; }
+
+    uint64_t serve(uint64_t cycle, uint64_t address, uint64_t bytes) {
+        const uint64_t start = (cycle + random_.below(s_.jitter + 1)) * 256;
+        const uint64_t page = address / s_.page_bytes, bank = page % s_.banks;
+        uint64_t ready = std::max(start, free_[bank]);
+        if (open_[bank] != int64_t(page)) {
+            ready += s_.miss * 256;
+            misses_++;
+        }
+        uint64_t data = std::max(ready, bus_free_);
+        const uint64_t period = s_.refresh_every ? data / (uint64_t(s_.refresh_every) * 256) : 0;
+        if (period > refreshed_) {
+            refreshed_ = period;
+            std::fill(open_.begin(), open_.end(), -1);
+            data = std::max(data, period * s_.refresh_every * 256 + s_.refresh * 256) + s_.miss * 256;
+        }
+        open_[bank] = int64_t(page);
+        bus_free_ = free_[bank] = data + bytes * 65536 / s_.bytes_per_256;
+        return data / 256;
     }
 
 private:
-    uint64_t state_;
+    DramSettings s_;
+    Random random_;
+    std::vector<int64_t> open_;
+    std::vector<uint64_t> free_;
+    uint64_t bus_free_ = 0, refreshed_ = 0, misses_ = 0;
 };
 
 struct Device;
@@ -79,8 +138,12 @@ struct Context {
     std::vector<Fault> faults;
     Statistics statistics{};
     std::vector<Random> random;
+    Dram dram;
+    std::vector<Episode> episodes;
+    uint64_t outstanding = 0;  // bursts that were addressed and not answered to the end, on all ports
 
-    explicit Context(const Settings& s) : settings(s), memory(static_cast<uint8_t*>(calloc(s.bytes, 1))) {
+    explicit Context(const Settings& s)
+        : settings(s), memory(static_cast<uint8_t*>(calloc(s.bytes, 1))), dram(s.dram, s.seed * CHANNELS + CHANNELS + 1) {
         for (int n = 0; n < CHANNELS; n++) random.emplace_back(s.seed * CHANNELS + n + 1);
     }
     ~Context() { free(memory); }
@@ -98,15 +161,15 @@ struct Context {
         va_end(arguments);
         violations.emplace_back(text);
     }
-    bool silent(int kind) const {
+    bool silent(int kind, int port) const {
         for (const auto& fault : faults)
-            if (fault.kind == kind && fault.low == 0) return true;
+            if (fault.kind == kind && fault.low == 0 && fault.concerns(port)) return true;
         return false;
     }
-    void granted(int kind) {
+    void granted(int kind, int port) {
         if (faults.empty()) return;
         for (auto& fault : faults)
-            if (fault.kind == kind && fault.low) fault.low--;
+            if (fault.kind == kind && fault.low && fault.concerns(port)) fault.low--;
     }
     bool inside(uint64_t address, uint64_t bytes) const {
         return address >= settings.base && address - settings.base <= settings.bytes - bytes;
@@ -131,7 +194,7 @@ template <class... Fields> struct Packed {
 // One AXI manager port of the design, and the memory behind it.
 class MemoryPort {
 public:
-    MemoryPort(Context& context, AxiPorts ports) : c_(context), p_(ports) {}
+    MemoryPort(Context& context, AxiPorts ports, int number) : c_(context), p_(ports), number_(number) {}
 
     void drive() {
         const bool alive = !c_.in_reset;
@@ -155,15 +218,21 @@ public:
             offering_read_ = false;
             budget_ -= 256;
             c_.statistics.read_beats++;
-            c_.granted(R_SILENT);
+            c_.granted(R_SILENT, number_);
+            Episode& episode = c_.episodes.back();
+            if (episode.beats++ == 0) episode.first_beat = c_.cycle;
+            episode.last_beat = c_.cycle;
             Burst& burst = reads_.front();
             burst.address += kDataBytes;
-            if (--burst.left == 0) reads_.pop_front();
+            if (--burst.left == 0) {
+                reads_.pop_front();
+                c_.outstanding--;
+            }
         }
         if (offering_answer_ && p_.bready) {
             offering_answer_ = false;
             answers_.pop_front();
-            c_.granted(B_SILENT);
+            c_.granted(B_SILENT, number_);
         }
         if (p_.arvalid | ar_.waiting) {
             Packed payload(p_.arid, p_.araddr, p_.arlen, p_.arsize, p_.arburst, p_.arlock, p_.arcache, p_.arprot);
@@ -181,6 +250,7 @@ public:
     }
 
     void reset() {
+        c_.outstanding -= reads_.size();
         reads_.clear();
         writes_.clear();
         answers_.clear();
@@ -213,7 +283,7 @@ private:
         }
     };
 
-    bool silent(int kind) const { return !c_.faults.empty() && c_.silent(kind); }
+    bool silent(int kind) const { return !c_.faults.empty() && c_.silent(kind, number_); }
 
     void offer_read() {
         const Burst& burst = reads_.front();
@@ -242,10 +312,24 @@ private:
     void take_read() {
         const int beats = int(p_.arlen) + 1;
         check_burst("m_axi AR", p_.araddr, beats, p_.arsize, p_.arburst, p_.arid, p_.arlock);
-        reads_.push_back({p_.araddr, c_.cycle + 1 + c_.settings.latency, beats, int(p_.arid), kOkay});
+        uint64_t start = c_.cycle + 1;
+        if (c_.dram.present()) start = c_.dram.serve(start, p_.araddr, uint64_t(beats) * kDataBytes);
+        reads_.push_back({p_.araddr, start + c_.settings.latency, beats, int(p_.arid), kOkay});
+        note(reads_.back().due - c_.cycle);
         c_.statistics.read_bursts++;
         if (reads_.size() > c_.statistics.most_outstanding) c_.statistics.most_outstanding = reads_.size();
-        c_.granted(AR_SILENT);
+        c_.granted(AR_SILENT, number_);
+    }
+
+    // Statistics of a burst that is answered after so many cycles, at the earliest.
+    void note(uint64_t latency) {
+        Statistics& s = c_.statistics;
+        s.least_latency = s.read_bursts ? std::min(s.least_latency, latency) : latency;
+        s.most_latency = std::max(s.most_latency, latency);
+        s.total_latency += latency;
+        s.page_misses = c_.dram.misses();
+        s.refreshes = c_.dram.refreshes();
+        if (c_.outstanding++ == 0) c_.episodes.push_back({c_.cycle, 0, 0, 0});
     }
 
     void take_write() {
@@ -253,7 +337,7 @@ private:
         check_burst("m_axi AW", p_.awaddr, beats, p_.awsize, p_.awburst, p_.awid, p_.awlock);
         writes_.push_back({p_.awaddr, 0, beats, int(p_.awid), kOkay});
         c_.statistics.write_bursts++;
-        c_.granted(AW_SILENT);
+        c_.granted(AW_SILENT, number_);
     }
 
     void take_data() {
@@ -269,7 +353,7 @@ private:
         if (kAxi3 && int(p_.wid) != burst.id) c_.violation("m_axi W: WID %d differs from AWID %d", int(p_.wid), burst.id);
         if (bool(p_.wlast) != (burst.left == 1)) c_.violation("m_axi W: WLAST is %d with %d beats left", int(p_.wlast), burst.left);
         c_.statistics.write_beats++;
-        c_.granted(W_SILENT);
+        c_.granted(W_SILENT, number_);
         burst.address += kDataBytes;
         if (--burst.left == 0) {
             answers_.push_back({c_.cycle + 1 + c_.settings.latency, burst.id, burst.response});
@@ -279,6 +363,7 @@ private:
 
     Context& c_;
     AxiPorts p_;
+    int number_;
     std::deque<Burst> reads_, writes_;
     std::deque<Answer> answers_;
     Watch ar_, aw_, w_;
@@ -373,7 +458,7 @@ struct Device {
         current = this;
         model.reset(new Model(verilated.get()));
         host.reset(new LiteManager(context, bind_lite(*model)));
-        for (int n = 0; n < kManagers; n++) ports.emplace_back(context, bind_manager(*model, n));
+        for (int n = 0; n < kManagers; n++) ports.emplace_back(context, bind_manager(*model, n), n);
 #ifdef SPIKELOOM_TRACE
         if (vcd && *vcd) {
             trace.reset(new VerilatedVcdC);
@@ -490,10 +575,12 @@ EXPORT int sim_run(Device* d, uint64_t cycles, int until_irq) {
     while (cycles-- && d->healthy() && !(until_irq && irq_of(*d->model))) d->cycle();
     return irq_of(*d->model);
 }
-EXPORT void sim_fault(Device* d, int kind, uint64_t low, uint64_t high, int response) {
-    d->context.faults.push_back({kind, low, high, response});
+EXPORT void sim_fault(Device* d, int kind, uint64_t low, uint64_t high, int response, int port) {
+    d->context.faults.push_back({kind, low, high, response, port});
 }
 EXPORT void sim_heal(Device* d) { d->context.faults.clear(); }
 EXPORT size_t sim_violations(const Device* d) { return d->context.violations.size(); }
 EXPORT const char* sim_violation(const Device* d, size_t n) { return d->context.violations[n].c_str(); }
 EXPORT void sim_statistics(const Device* d, Statistics* to) { *to = d->context.statistics; }
+EXPORT size_t sim_episodes(const Device* d) { return d->context.episodes.size(); }
+EXPORT const Episode* sim_episode(const Device* d) { return d->context.episodes.data(); }

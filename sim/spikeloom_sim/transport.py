@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from amaranth.lib import wiring
 
+from spikeloom.arch.dram import Dram
 from spikeloom.driver.errors import BusError, DeadlineExpired, DeviceGone
 from spikeloom_hw.export import port_list, to_verilog
 from spikeloom_hw.shell import Shell
@@ -22,7 +24,8 @@ SLICE_CYCLES = 50_000
 #: Order of the channels in ``Settings.stall`` of the harness.
 CHANNELS = ("lite_aw", "lite_w", "lite_b", "lite_ar", "lite_r", "aw", "w", "b", "ar", "r")
 _FAULTS = ("read_error", "write_error", "ar", "r", "aw", "w", "b")
-_STATISTICS = ("read_bursts", "read_beats", "write_bursts", "write_beats", "most_outstanding", "lite_reads", "lite_writes")
+_STATISTICS = ("read_bursts", "read_beats", "write_bursts", "write_beats", "most_outstanding", "lite_reads", "lite_writes",
+               "page_misses", "refreshes", "least_latency", "most_latency", "total_latency")
 _OKAY, _SLVERR, _DECERR = 0, 2, 3
 
 
@@ -46,6 +49,8 @@ class Memory:
     outstanding: int = 16
     #: Host and device see the same bytes without flush and invalidate.
     coherent: bool = False
+    #: Shared by all ports; what it takes comes before `latency`.
+    dram: Dram | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +73,26 @@ class Stalls:
         return [round(256 * chance) for chance in chances]
 
 
+class Episode(NamedTuple):
+    """A stretch of cycles in which reads were outstanding on any port; cycles count from the opening of the device."""
+
+    #: The first address was accepted, the first and last beat came.
+    first_address: int
+    first_beat: int
+    last_beat: int
+    #: Of all ports.
+    beats: int
+
+
+class _DramSettings(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint32) for name in
+                ("banks", "page_bytes", "miss", "bytes_per_256", "refresh_every", "refresh", "jitter")]
+
+
 class _Settings(ctypes.Structure):
     _fields_ = [("base", ctypes.c_uint64), ("bytes", ctypes.c_uint64), ("seed", ctypes.c_uint64),
                 ("latency", ctypes.c_uint32), ("rate", ctypes.c_uint32), ("outstanding", ctypes.c_uint32),
-                ("stall", ctypes.c_uint32 * len(CHANNELS))]
+                ("stall", ctypes.c_uint32 * len(CHANNELS)), ("dram", _DramSettings)]
 
 
 class _Statistics(ctypes.Structure):
@@ -89,11 +110,13 @@ _FUNCTIONS = {
     "sim_read32": (_int, [_handle, _u32, _u64, ctypes.POINTER(_u32), ctypes.POINTER(_int)]),
     "sim_write32": (_int, [_handle, _u32, _u32, _u64, ctypes.POINTER(_int)]),
     "sim_run": (_int, [_handle, _u64, _int]),
-    "sim_fault": (None, [_handle, _int, _u64, _u64, _int]),
+    "sim_fault": (None, [_handle, _int, _u64, _u64, _int, _int]),
     "sim_heal": (None, [_handle]),
     "sim_violations": (ctypes.c_size_t, [_handle]),
     "sim_violation": (ctypes.c_char_p, [_handle, ctypes.c_size_t]),
     "sim_statistics": (None, [_handle, ctypes.POINTER(_Statistics)]),
+    "sim_episodes": (ctypes.c_size_t, [_handle]),
+    "sim_episode": (ctypes.POINTER(_u64), [_handle]),
 }
 
 
@@ -201,7 +224,8 @@ class RtlTransport:
         self.register_deadline = register_deadline
         self._lib = _load(library)
         settings = _Settings(memory.base, memory.nbytes, seed, memory.latency, max(1, round(256 * memory.rate)),
-                             memory.outstanding, (ctypes.c_uint32 * len(CHANNELS))(*stalls.chances()))
+                             memory.outstanding, (ctypes.c_uint32 * len(CHANNELS))(*stalls.chances()),
+                             _DramSettings(*(getattr(memory.dram, name, 0) for name, _ in _DramSettings._fields_)))
         self._device = self._lib.sim_open(ctypes.byref(settings), str(vcd or "").encode())
         self._bytes = np.ctypeslib.as_array(self._lib.sim_memory(self._device), (memory.nbytes,))
         self._buffers: dict[int, RtlBuffer] = {}
@@ -240,6 +264,15 @@ class RtlTransport:
         statistics = _Statistics()
         self._lib.sim_statistics(self._handle(), ctypes.byref(statistics))
         return {name: getattr(statistics, name) for name in _STATISTICS}
+
+    @property
+    def episodes(self) -> list[Episode]:
+        """Every stretch in which reads were outstanding, since the device was opened."""
+        count = self._lib.sim_episodes(self._handle())
+        if not count:
+            return []
+        words = np.ctypeslib.as_array(self._lib.sim_episode(self._device), (4 * count,))
+        return [Episode(*map(int, row)) for row in words.reshape(count, 4)]
 
     def read32(self, offset: int) -> int:
         """Read one register."""
@@ -320,7 +353,7 @@ class RtlTransport:
                 merged.append((start, size))
         self._holes = merged
 
-    def fault(self, kind: str, low: int = 0, high: int = 0, *, response: str = "slverr") -> None:
+    def fault(self, kind: str, low: int = 0, high: int = 0, *, response: str = "slverr", port: int = -1) -> None:
         """Make the memory misbehave until `heal`.
 
         Parameters
@@ -329,11 +362,13 @@ class RtlTransport:
             ``read_error`` and ``write_error``: accesses with ``low <= address < high`` are answered with ``response``
             (``slverr`` or ``decerr``). ``ar``, ``r``, ``aw``, ``w``, ``b``: after ``low`` more transfers the channel falls
             silent.
+        port : int
+            Which one falls silent; -1: all of them.
         """
         if kind not in _FAULTS:
             raise ValueError(f"There is no fault {kind!r}; there are: {', '.join(_FAULTS)}.")
         code = {"slverr": _SLVERR, "decerr": _DECERR}[response]
-        self._lib.sim_fault(self._handle(), _FAULTS.index(kind), low, high, code)
+        self._lib.sim_fault(self._handle(), _FAULTS.index(kind), low, high, code, port)
 
     def heal(self) -> None:
         """Undo all faults."""

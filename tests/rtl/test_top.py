@@ -12,5 +12,7 @@ from spikeloom_sim.cocotb_run import run_bench
 pytestmark = [pytest.mark.rtl, pytest.mark.slow]
 
 
-def test_top(seed, tmp_path):
-    assert run_bench(Top(preset("tiny")), "spikeloom_tiny", "spikeloom_sim.benches.top_bench", work=tmp_path, seed=seed) == 14
+@pytest.mark.parametrize("machine", ["tiny", pytest.param("twin", marks=pytest.mark.builds)])
+def test_top(machine, seed, tmp_path):
+    assert run_bench(Top(preset(machine)), f"spikeloom_{machine}", "spikeloom_sim.benches.top_bench", work=tmp_path, seed=seed,
+                     variables={"SPIKELOOM_MACHINE": machine}) == 14

@@ -71,7 +71,7 @@ class CommandCheck(wiring.Component):
             Opcode.FIRE: self._no_groups | self._bad_stream | self._too_wide | self._check_sink(m, c, Opcode.FIRE),
             Opcode.LINEAR: (self._no_groups | self._bad_stream | self._bad_tiles | self._bad_params | (c.n_in > self.cfg.max_neurons)
                             | (c.src >= SPIKE_BUFFERS) | self._check_sink(m, c, Opcode.LINEAR)),
-            Opcode.LOAD: (c.l_words == 0) | (c.l_memory > max(Memory)) | c.l_offset[:exact_log2(self.cfg.beat_bytes)].any(),
+            Opcode.LOAD: (c.l_words == 0) | (c.l_memory > max(Memory)) | c.l_offset[:exact_log2(self.cfg.bus_bytes)].any(),
         }
         m.d.sync += bad.eq(1)
         with m.Switch(c.opcode):

@@ -43,13 +43,13 @@ class Loader(wiring.Component):
 
     def __init__(self, *, cfg: AcceleratorConfig):
         self.cfg = cfg
-        self.resident_beats = cfg.cols * 8 // cfg.data_width
-        self.parameter_beats = cfg.lanes * 64 // cfg.data_width
+        self.resident_beats = cfg.cols * 8 // cfg.bus_width
+        self.parameter_beats = cfg.lanes * 64 // cfg.bus_width
         self.word_width = max(cfg.cols * 8, cfg.lanes * 64)
         super().__init__({
             "start": In(1), "offset": In(cfg.address_width), "memory": In(2), "address": In(20), "words": In(20),
             "o_request": Out(stream.Signature(request_layout(cfg.address_width))),
-            "i_beat": In(stream.Signature(beat_layout(cfg.data_width))),
+            "i_beat": In(stream.Signature(beat_layout(cfg.bus_width))),
             "w_resident": Out(1), "w_parameters": Out(1), "w_address": Out(20), "w_data": Out(self.word_width),
             "done": Out(1),
         })
@@ -59,7 +59,7 @@ class Loader(wiring.Component):
         cfg = self.cfg
         most = max(self.resident_beats, self.parameter_beats)
         parameters = Signal()
-        beats, word_bytes = Signal(bits_for(most)), Signal(bits_for(most * cfg.beat_bytes))
+        beats, word_bytes = Signal(bits_for(most)), Signal(bits_for(most * cfg.bus_bytes))
         m.d.comb += [
             parameters.eq(self.memory == Memory.PARAMETERS),
             beats.eq(Mux(parameters, self.parameter_beats, self.resident_beats)),
@@ -72,7 +72,7 @@ class Loader(wiring.Component):
             m.d.sync += [wanted.eq(wanted - 1), request.payload.address.eq(request.payload.address + word_bytes)]
 
         count = Signal(bits_for(most))
-        parts = [Signal(cfg.data_width, name=f"part{i}") for i in range(most)]
+        parts = [Signal(cfg.bus_width, name=f"part{i}") for i in range(most)]
         write = Signal()
         m.d.comb += [self.i_beat.ready.eq(1), self.w_data.eq(Cat(parts)),
                      self.w_resident.eq(write & ~parameters), self.w_parameters.eq(write & parameters)]

@@ -57,7 +57,7 @@ class RowSource(wiring.Component):
         The events with their weights.
     o_request : Out(stream.Signature(request_layout(address_width)))
         Runs of beats wanted; addresses are offsets like `address`.
-    i_beat : In(stream.Signature(beat_layout(data_width)))
+    i_beat : In(stream.Signature(beat_layout(bus_width)))
         Their beats, in order.
     error_valid : Out(1)
         One cycle: a row (streamed) or tile row (resident) lies outside.
@@ -94,7 +94,7 @@ class RowSource(wiring.Component):
             "i": In(stream.Signature(event_layout(cfg))),
             "o": Out(stream.Signature(weights_layout(cfg))),
             "o_request": Out(stream.Signature(request)),
-            "i_beat": In(stream.Signature(beat_layout(cfg.data_width))),
+            "i_beat": In(stream.Signature(beat_layout(cfg.bus_width))),
             "error_valid": Out(1), "error_address": Out(40),
             "waiting": Out(1), "requested_beats": Out(request["beats"].width), "busy": Out(1),
         })

@@ -84,7 +84,7 @@ class StreamedRows(wiring.Component):
         super().__init__({
             "address": In(40), "tiles": In(TILE_WIDTH + 1), "weight_code": In(2), "image_bytes": In(32),
             "i": In(stream.Signature(event_layout(cfg))), "o": Out(stream.Signature(tile_row_layout(cfg))),
-            "o_request": Out(stream.Signature(request)), "i_beat": In(stream.Signature(beat_layout(cfg.data_width))),
+            "o_request": Out(stream.Signature(request)), "i_beat": In(stream.Signature(beat_layout(cfg.bus_width))),
             "error_valid": Out(1), "error_address": Out(40),
             "waiting": Out(1), "requested_beats": Out(request["beats"].width), "busy": Out(1),
         })
@@ -115,7 +115,7 @@ class StreamedRows(wiring.Component):
     def _build_requests(self, m, queue):
         """Place (row x tiles), offset, request; returns whether a row is on its way through these stages."""
         cfg, event, request = self.cfg, self.i.payload, self.o_request
-        beat_bits, column_bits = exact_log2(cfg.beat_bytes), exact_log2(cfg.cols)
+        beat_bits, column_bits = exact_log2(cfg.bus_bytes), exact_log2(cfg.cols)
         placed, staged, ready, go = _Row(event.level, "placed"), _Row(event.level, "staged"), Signal(), Signal()
         first_tile, offset = Signal(16 + TILE_WIDTH + 1), Signal(41)
         behind, following = Signal(17), Signal()
@@ -172,7 +172,7 @@ class StreamedRows(wiring.Component):
     def _build_assembler(self, m, queue):
         """Gather the beats of a word, hand it to one tile row, or to several where a beat holds several."""
         cfg, row, out = self.cfg, queue.o.payload, self.o.payload
-        width = cfg.data_width
+        width = cfg.bus_width
         most = cfg.cols * 8 // width
         need = {bits: max(1, cfg.cols * bits // width) for bits in WEIGHT_BITS}
         share = {bits: max(1, width // (cfg.cols * bits)) for bits in WEIGHT_BITS}

@@ -43,7 +43,7 @@ class FaultyRegion(MemoryRegion):
 
 
 class Buses:
-    """A host on ``s_axil`` and a memory behind ``m_axi``.
+    """A host on ``s_axil`` and one memory behind ``m_axi``, and behind ``m_axi1`` where there is such a port.
 
     Parameters
     ----------
@@ -60,7 +60,9 @@ class Buses:
         self.region = FaultyRegion(memory_bytes)
         space = AddressSpace(1 << 40)
         space.register_region(self.region, 0)
-        self.memory = AxiSlave(AxiBus.from_prefix(dut, "m_axi"), dut.aclk, target=space, **reset)
+        self.memories = [AxiSlave(AxiBus.from_prefix(dut, name), dut.aclk, target=space, **reset)
+                         for name in ("m_axi", "m_axi1") if hasattr(dut, f"{name}_araddr")]
+        self.memory = self.memories[0]
         self.waited: set[str] = set()
         self._pause()
 
@@ -81,10 +83,11 @@ class Buses:
                 self.waited.add(channel)
 
     def _pause(self):
-        sources = [self.host.write_if.aw_channel, self.host.write_if.w_channel, self.host.read_if.ar_channel,
-                   self.memory.write_if.b_channel, self.memory.read_if.r_channel]
-        sinks = [self.host.write_if.b_channel, self.host.read_if.r_channel,
-                 self.memory.write_if.aw_channel, self.memory.write_if.w_channel, self.memory.read_if.ar_channel]
+        sources = [self.host.write_if.aw_channel, self.host.write_if.w_channel, self.host.read_if.ar_channel]
+        sinks = [self.host.write_if.b_channel, self.host.read_if.r_channel]
+        for memory in self.memories:
+            sources += [memory.write_if.b_channel, memory.read_if.r_channel]
+            sinks += [memory.write_if.aw_channel, memory.write_if.w_channel, memory.read_if.ar_channel]
         for channels, chance in ((sources, self.idle), (sinks, self.backpressure)):
             for n, channel in enumerate(channels):
                 if chance:

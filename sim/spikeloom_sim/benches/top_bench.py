@@ -3,6 +3,7 @@
 Everything the driver needs is a `Transport`; this one turns its blocking calls into cocotb's waiting ones.
 """
 
+import os
 import random
 from dataclasses import replace
 
@@ -22,7 +23,7 @@ from spikeloom.model.random_model import TINY, random_model
 
 from .buses import Buses
 
-CFG = preset("tiny")
+CFG = preset(os.environ.get("SPIKELOOM_MACHINE", "tiny"))
 MEMORY_BYTES = 1 << 20
 PAGE_BYTES = 4096
 #: Ternary neurons over two time steps, attention both ways.

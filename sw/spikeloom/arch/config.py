@@ -250,7 +250,9 @@ class AcceleratorConfig:
     program_words: int = 512
     #: Accumulator width, signed.
     acc_width: int = 24
-    #: AXI manager data and address width, protocol.
+    #: AXI manager ports. Their read data side by side are one beat; only the first one writes.
+    ports: int = 1
+    #: Data and address width of a port, protocol.
     data_width: int = 64
     address_width: int = 40
     axi3: bool = False
@@ -277,9 +279,10 @@ class AcceleratorConfig:
         require(self.kv_positions % self.score_banks == 0 and self.kv_positions >= self.max_context,
                 "kv_positions must be a multiple of score_banks and hold one context.", ValueError)
         require(2 <= self.k_max <= 8 and 2 <= self.level_max <= 8, "k_max and level_max lie in 2..8.", ValueError)
-        require(self.data_width in (64, 128) and self.cols * 8 % self.data_width == 0,
-                "data_width must be 64 or 128 and divide a tile row of cols bytes.", ValueError)
-        require(self.lanes * 64 % self.data_width == 0, "A parameter group must be a whole number of beats.", ValueError)
+        require(self.ports in (1, 2, 4), "ports must be 1, 2 or 4.", ValueError)
+        require(self.data_width in (64, 128) and self.cols * 8 % self.bus_width == 0,
+                "data_width must be 64 or 128, and all ports together must divide a tile row of cols bytes.", ValueError)
+        require(self.lanes * 64 % self.bus_width == 0, "A parameter group must be a whole number of beats of all ports.", ValueError)
         require(1 <= self.membrane_words <= self.parameter_words, "membrane_words lies in 1..parameter_words.", ValueError)
         require(1 <= self.residual_slots <= 256, "residual_slots lies in 1..256.", ValueError)
         require(20 <= self.acc_width <= 24, "acc_width must lie in 20..24 (thresholds are 32 bits wide).", ValueError)
@@ -318,8 +321,18 @@ class AcceleratorConfig:
 
     @property
     def beat_bytes(self) -> int:
-        """Bytes of one AXI beat."""
+        """Bytes of one AXI beat of one port."""
         return self.data_width // 8
+
+    @property
+    def bus_width(self) -> int:
+        """Bits of one beat of all ports side by side."""
+        return self.ports * self.data_width
+
+    @property
+    def bus_bytes(self) -> int:
+        """Bytes of one beat of all ports: what memory gives per cycle at most."""
+        return self.ports * self.beat_bytes
 
     def to_dict(self) -> dict:
         """JSON-ready fields, in a stable order."""

@@ -34,9 +34,9 @@ class ImageError(ValueError):
 # -- weight rows ------------------------------------------------------------------------------------------------
 
 def tiles_for(n_out: int, bits: int, cfg: AcceleratorConfig) -> int:
-    """Column tiles of a block of n_out outputs, padded so that a row is a whole number of bus beats."""
+    """Column tiles of a block of n_out outputs, padded so that a row is a whole number of beats of all ports."""
     tiles = ceil_div(n_out, cfg.cols)
-    while tiles * cfg.cols * bits % cfg.data_width:
+    while tiles * cfg.cols * bits % cfg.bus_width:
         tiles += 1
     return tiles
 
@@ -73,6 +73,29 @@ def unpack_rows(data: bytes, n_in: int, n_out: int, bits: int, tiles: int, cfg: 
     per_byte = 8 // bits
     fields = np.stack([(raw >> (i * bits)) & ((1 << bits) - 1) for i in range(per_byte)], axis=-1).reshape(n_in, -1)
     return (fields - ((fields >> (bits - 1)) << bits))[:, :n_out]
+
+
+# -- ports ------------------------------------------------------------------------------------------------------
+
+#: Bytes of one port's share that lie together; no burst crosses such a block.
+STRIPE_BYTES = 4096
+
+
+def stripe(data: bytes, cfg: AcceleratorConfig) -> np.ndarray:
+    """An image as it lies in memory, uint8: each port finds its share of every beat in every ports-th block of 4 KiB.
+
+    So all ports make the same bursts. Padded to a block for each port; one port changes nothing.
+    """
+    if cfg.ports == 1:
+        return np.frombuffer(data, np.uint8)
+    padded = np.zeros(ceil_div(len(data), STRIPE_BYTES * cfg.ports) * STRIPE_BYTES * cfg.ports, np.uint8)
+    padded[:len(data)] = np.frombuffer(data, np.uint8)
+    return padded.reshape(-1, STRIPE_BYTES // cfg.beat_bytes, cfg.ports, cfg.beat_bytes).swapaxes(1, 2).reshape(-1)
+
+
+def unstripe(memory: np.ndarray, cfg: AcceleratorConfig) -> np.ndarray:
+    """Inverse of `stripe`, of whole blocks."""
+    return memory.reshape(-1, cfg.ports, STRIPE_BYTES // cfg.beat_bytes, cfg.beat_bytes).swapaxes(1, 2).reshape(-1)
 
 
 # -- channel parameters -----------------------------------------------------------------------------------------

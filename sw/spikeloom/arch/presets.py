@@ -1,14 +1,23 @@
-"""Named machines: `tiny` (unit tests), `sim` (Verilator on a laptop), `pynq_z2`, `kv260`, `ulx3s`."""
+"""Named machines: `tiny` and `twin` (unit tests; one and two ports), `sim` (Verilator on a laptop), `d288` (streamed rows),
+`pynq_z2`, `kv260`, `ulx3s`; and shapes of networks that figures are given for."""
 
-from .config import AcceleratorConfig, require
+from .config import AcceleratorConfig, ModelConfig, require
 
 PRESETS = {preset.name: preset for preset in (
     AcceleratorConfig(name="tiny", rows=1, cols=8, lanes=4, segment=4, max_width=16, max_neurons=64, max_vocabulary=64,
                       kv_positions=128, max_context=32, k_max=4, resident_words=1024, parameter_words=256,
                       program_words=256, membrane_words=256, residual_slots=64,
                       score_banks=2, board="unit tests"),
+    AcceleratorConfig(name="twin", rows=1, cols=16, lanes=4, segment=4, max_width=16, max_neurons=64, max_vocabulary=64,
+                      kv_positions=128, max_context=32, k_max=4, resident_words=1024, parameter_words=256,
+                      program_words=256, membrane_words=256, residual_slots=64,
+                      score_banks=2, ports=2, axi3=True, board="unit tests"),
     AcceleratorConfig(name="sim", rows=1, segment=16, board="Verilator"),
-    AcceleratorConfig(name="pynq_z2", rows=1, segment=16, resident_words=6144, axi3=True, address_width=32,
+    # Streamed rows alone, over two AXI3 ports as a PYNQ-Z2 has them.
+    AcceleratorConfig(name="d288", segment=32, max_width=320, max_neurons=1152, max_vocabulary=4096, kv_positions=1536, resident_words=2,
+                      parameter_words=1664, membrane_words=16, residual_slots=1, program_words=128, ports=2, axi3=True,
+                      address_width=32, clock_mhz=125.0, board="Verilator"),
+    AcceleratorConfig(name="pynq_z2", rows=1, segment=16, resident_words=6144, ports=2, axi3=True, address_width=32,
                       membrane_words=256, residual_slots=128, clock_mhz=125.0, board="PYNQ-Z1, PYNQ-Z2 (XC7Z020)"),
     AcceleratorConfig(name="kv260", rows=1, cols=256, lanes=32, segment=32, max_width=768, max_neurons=3072,
                       max_vocabulary=50304, kv_positions=6144, max_context=512, resident_words=2048,
@@ -19,6 +28,13 @@ PRESETS = {preset.name: preset for preset in (
     AcceleratorConfig(name="ulx3s", rows=1, lanes=8, segment=16, max_vocabulary=512, kv_positions=1280, resident_words=4096,
                       parameter_words=512, membrane_words=16, residual_slots=1, program_words=128, address_width=32,
                       clock_mhz=50.0, board="ULX3S 85F (ECP5-85F)"),
+)}
+
+
+_LEVELS = {f"level_{kind}": 4 for kind in ("in", "v", "attn", "mid", "hidden", "final")}
+SHAPES = {shape.name: shape for shape in (
+    ModelConfig(name="d288", vocabulary=4096, context=256, width=288, layers=6, heads=9, hidden=1152, weight_bits=4, **_LEVELS),
+    ModelConfig(name="d768", vocabulary=50000, context=512, width=768, layers=12, heads=24, hidden=3072, weight_bits=4, **_LEVELS),
 )}
 
 

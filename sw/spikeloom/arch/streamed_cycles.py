@@ -4,11 +4,12 @@ Every stage hands over in order, so the time of each thing is the latest of what
 start of a command.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from .config import AcceleratorConfig, ceil_div
+from .dram import Dram, DramState
 
 #: Beats and bursts that may be on their way (more than the latency in cycles), longest burst, bytes that no burst crosses.
 BEATS_OPEN, BURSTS_OPEN, BURST, PAGE = 256, 32, 16, 4096
@@ -26,6 +27,9 @@ class MemoryTiming:
     rate: float = 1.0
     #: Bursts accepted before the first of them is answered.
     outstanding: int = 16
+    #: What adds to the latency; commands begin at moments drawn from the seed.
+    dram: Dram | None = None
+    seed: int = 0
 
 
 def bursts(start: int, beats: int, beat_bytes: int) -> list[int]:
@@ -38,8 +42,54 @@ def bursts(start: int, beats: int, beat_bytes: int) -> list[int]:
     return out
 
 
+class _Port:
+    """A memory port: when the bursts of its reader are accepted and answered."""
+
+    def __init__(self, memory: MemoryTiming, dram: DramState | None):
+        self.memory, self.dram = memory, dram
+        #: When the last burst was issued, its address accepted, and when each burst ended.
+        self.issued, self.accepted = 0, -1
+        self.ends: list[int] = []
+        # In 1/256 beat, as the harness counts them.
+        self._rate, self._most = max(1, round(256 * memory.rate)), 256 * BURST
+        self._credit, self._counted = self._most, 0
+
+    def issue(self, earliest: int) -> None:
+        """A burst is issued when the one before has been accepted and the reader may have another one open."""
+        self.issued = max(self.issued + 1, self.accepted, earliest)
+        if len(self.ends) >= BURSTS_OPEN:
+            self.issued = max(self.issued, self.ends[-BURSTS_OPEN] + 1)
+
+    def answer(self, address: int, length: int, beat_bytes: int) -> Sequence[int]:
+        """Cycles in which the beats of the burst come."""
+        ends = self.ends
+        self.accepted = self.issued + 1
+        if len(ends) >= self.memory.outstanding:
+            self.accepted = max(self.accepted, ends[-self.memory.outstanding] + 1)
+        served = self.accepted + 1
+        if self.dram is not None:
+            served = self.dram.serve(served, address, length * beat_bytes)
+        first = max(served + self.memory.latency, ends[-1] + 1 if ends else 0)
+        arrivals = range(first, first + length) if self._rate >= 256 else [first := self._offer(first) for _ in range(length)]
+        ends.append(arrivals[-1])
+        return arrivals
+
+    def _offer(self, earliest):
+        """The first cycle from `earliest` on in which the memory's rate allows a beat."""
+        earliest = max(earliest, self._counted)
+        short = max(0, 256 - self._after(earliest + 1 - self._counted))
+        at = earliest + ceil_div(short, self._rate)
+        self._credit, self._counted = self._after(at + 1 - self._counted) - 256, at + 1
+        return at
+
+    def _after(self, cycles):
+        """Credit after that many cycles without a beat."""
+        steps = max(0, ceil_div(self._most - self._credit, self._rate))
+        return self._credit + min(cycles, steps) * self._rate
+
+
 class Reader:
-    """The AXI reader and the memory behind it: when each beat of each request arrives.
+    """The AXI readers of all ports and the memory behind them: when each beat (of all ports) of each request arrives.
 
     Parameters
     ----------
@@ -47,60 +97,43 @@ class Reader:
     memory : MemoryTiming
     arrived : callable
         Told, after each burst, that `arrivals` has grown; it may add to `taken`.
+    seed : object
+        What a DRAM draws from.
     """
 
-    def __init__(self, cfg: AcceleratorConfig, memory: MemoryTiming, arrived: Callable[[], None] = lambda: None):
-        self.beat_bytes, self.memory, self._arrived = cfg.beat_bytes, memory, arrived
+    def __init__(self, cfg: AcceleratorConfig, memory: MemoryTiming, arrived: Callable[[], None] = lambda: None, seed: object = 0):
+        self._cfg, self._arrived = cfg, arrived
+        dram = DramState(memory.dram, seed) if memory.dram else None
+        #: Without a DRAM all ports do the same at the same time.
+        self._ports = [_Port(memory, dram) for _ in range(cfg.ports if dram else 1)]
         #: First cycle in which the next request is accepted.
         self.free = 0
         #: Per beat: when it comes from memory, and when its user takes it (never before the cycle after).
         self.arrivals: list[int] = []
         self.taken: list[int] = []
-        self._ends: list[int] = []  # of each burst
-        self._accepted = -1         # address of the burst before
-        # In 1/256 beat, as the harness counts them.
-        self._rate, self._most = max(1, round(256 * memory.rate)), 256 * BURST
-        self._credit, self._counted = self._most, 0
 
     def request(self, accepted: int, start: int, nbytes: int) -> None:
         """Issue the bursts of a request that is accepted in that cycle."""
-        issued, ends, outstanding = accepted, self._ends, self.memory.outstanding
-        for length in bursts(start, ceil_div(nbytes, self.beat_bytes), self.beat_bytes):
-            issued = max(issued + 1, self._accepted)
-            if len(ends) >= BURSTS_OPEN:
-                issued = max(issued, ends[-BURSTS_OPEN] + 1)
+        cfg, ports = self._cfg, self._ports
+        at = start // cfg.ports
+        for port in ports:
+            port.issued = accepted
+        for length in bursts(at, ceil_div(nbytes, cfg.bus_bytes), cfg.beat_bytes):
             reserved = len(self.arrivals) + length - BEATS_OPEN
-            if reserved > 0:
-                issued = max(issued, self._handed_over(reserved - 1) + 1)
-            self._accepted = issued + 1
-            if len(ends) >= outstanding:
-                self._accepted = max(self._accepted, ends[-outstanding] + 1)
-            first = max(self._accepted + 1 + self.memory.latency, ends[-1] + 1 if ends else 0)
-            if self._rate >= 256:
-                self.arrivals += range(first, first + length)
-            else:
-                for _ in range(length):
-                    first = self._offer(first) + 1
-            ends.append(self.arrivals[-1])
+            room = self._handed_over(reserved - 1) + 1 if reserved > 0 else 0
+            answers = []
+            for number, port in enumerate(ports):
+                port.issue(room)
+                address = (at // PAGE * cfg.ports + number) * PAGE + at % PAGE
+                answers.append(port.answer(address, length, cfg.beat_bytes))
+            self.arrivals += answers[0] if len(ports) == 1 else map(max, *answers)
+            at += length * cfg.beat_bytes
             self._arrived()
-        self.free = issued
+        self.free = max(port.issued for port in ports)
 
     def _handed_over(self, beat):
         """When a beat left the reader; where nobody told, as soon as it could."""
         return self.taken[beat] if beat < len(self.taken) else self.arrivals[beat] + 1
-
-    def _offer(self, earliest):
-        """The first cycle from `earliest` on in which the memory's rate allows a beat."""
-        short = max(0, 256 - self._after(earliest + 1 - self._counted))
-        at = earliest + ceil_div(short, self._rate)
-        self._credit, self._counted = self._after(at + 1 - self._counted) - 256, at + 1
-        self.arrivals.append(at)
-        return at
-
-    def _after(self, cycles):
-        """Credit after that many cycles without a beat."""
-        steps = max(0, ceil_div(self._most - self._credit, self._rate))
-        return self._credit + min(cycles, steps) * self._rate
 
 
 class _Run(NamedTuple):
@@ -126,10 +159,9 @@ class StreamedCommand:
     def __init__(self, cfg: AcceleratorConfig, memory: MemoryTiming, *, address: int, tiles: int, bits: int):
         self.address, self.tiles, self.row_bytes = address, tiles, tiles * cfg.cols * bits // 8
         #: Beats of a tile row, or tile rows of a beat.
-        self.need, self.share = max(1, cfg.cols * bits // cfg.data_width), max(1, cfg.data_width // (cfg.cols * bits))
-        self.reader = Reader(cfg, memory, self._take)
-        self._row_beats = self.row_bytes // cfg.beat_bytes
-        self._most_beats = MAX_REQUEST_BEATS // 2 * cfg.beat_bytes
+        self.need, self.share = max(1, cfg.cols * bits // cfg.bus_width), max(1, cfg.bus_width // (cfg.cols * bits))
+        self.reader = Reader(cfg, memory, self._take, seed=(memory.seed, address))
+        self._most_bytes = MAX_REQUEST_BEATS // 2 * cfg.bus_bytes
         #: When the engine takes the last tile of each row, and the last tile row of all.
         self.ends: list[int] = []
         self._last, self._tile = 0, 0
@@ -164,7 +196,7 @@ class StreamedCommand:
             if self._run is None:
                 self._run = run
                 break
-            if follows and self._run.nbytes < self._most_beats:
+            if follows and self._run.nbytes < self._most_bytes:
                 self._run = _Run(self._run.start, self._run.nbytes + self.row_bytes)
                 break
             cycle = taken

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 #: Vendor, library, name and version of the packaged core; pynq finds the driver by it.
 VLNV = "spikeloom:user:spikeloom:1.0"
-#: Names of the core's cell, interfaces and pins in a block design.
+#: Names of the core's cell, interfaces and pins in a block design; further memory ports are numbered from 1 on.
 CELL, REGISTERS, MEMORY, INTERRUPT, CLOCK, RESET = "spikeloom_0", "s_axil", "m_axi", "irq", "aclk", "aresetn"
 
 
@@ -46,9 +46,10 @@ class Board:
         return "M_AXI_GP0" if self.zynq7 else "M_AXI_HPM0_FPD"
 
     @property
-    def memory_port(self) -> str:
-        """Interface of the processing system that the core's memory port is wired to."""
-        return "S_AXI_HP0" if self.zynq7 else "S_AXI_HP0_FPD"
+    def memory_ports(self) -> tuple[str, ...]:
+        """Interfaces of the processing system for the core's memory ports, in their order: as long as there are such, each on
+        a port of the DDR controller of its own (a Zynq-7000's HP0 and HP1 share one, an UltraScale+'s HP1 and HP2)."""
+        return tuple(f"S_AXI_HP{n}" for n in (0, 2, 1, 3)) if self.zynq7 else tuple(f"S_AXI_HP{n}_FPD" for n in (0, 1, 3, 2))
 
     @property
     def interrupt_port(self) -> str:

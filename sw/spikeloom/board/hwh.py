@@ -63,7 +63,7 @@ def describe(board: Board, cfg: AcceleratorConfig, *, full: bool = False) -> Ele
     _add_core(design, board, cfg)
     if full:
         _add_infrastructure(design, board)
-        _wire(design, board)
+        _wire(design, board, cfg)
     return root
 
 
@@ -139,8 +139,9 @@ def _clocks(board, cfg, full):
             # pynq 4.0 looks for this name on every family; Vivado writes it for UltraScale+ only.
             parameters[f"PSU__CRL_APB__PL{number}_REF_CTRL__ACT_FREQMHZ"] = mhz
     if not board.zynq7:
-        # pynq sets the width of these ports from the description: M_AXI_HPM0_FPD and S_AXI_HP0_FPD.
-        parameters |= {"C_MAXIGP0_DATA_WIDTH": 32, "C_SAXIGP2_DATA_WIDTH": cfg.data_width}
+        # pynq sets the width of these ports from the description: M_AXI_HPM0_FPD and S_AXI_HP0_FPD (and the others).
+        parameters |= {"C_MAXIGP0_DATA_WIDTH": 32}
+        parameters |= {f"C_SAXIGP{_number(port) + 2}_DATA_WIDTH": cfg.data_width for _, port in _memory(board, cfg)}
     return parameters
 
 
@@ -148,20 +149,33 @@ def _add_processor(design, board, cfg, full):
     name = _PROCESSOR
     module = design.module(name, board.processor_vlnv, parameters=_clocks(board, cfg, full), processor=True)
     _bus(module, board.manager, "MASTER", net=f"{name}_{board.manager}")
-    _bus(module, board.memory_port, "SLAVE", width=cfg.data_width, net=f"{CELL}_{MEMORY}")
+    for manager, port in _memory(board, cfg):
+        _bus(module, port, "SLAVE", width=cfg.data_width, net=f"{CELL}_{manager}")
     _range(module, CELL, REGISTERS, board.base_address, RANGE_BYTES, board.manager)
     if full:
         _range(module, _CONTROLLER, "s_axi", board.base_address + CONTROLLER_OFFSET, RANGE_BYTES, board.manager, block="Reg")
-        for pin, direction, kind in _processor_pins(board):
+        for pin, direction, kind in _processor_pins(board, cfg):
             design.pin(module, pin, direction, kind=kind)
 
 
-def _processor_pins(board):
+def _memory(board, cfg):
+    """Pairs of a manager of the core and the port that it is wired to."""
+    return [(f"{MEMORY}{number or ''}", port) for number, port in enumerate(board.memory_ports[:cfg.ports])]
+
+
+def _number(port):
+    """The number in the name of a memory port."""
+    return int(port.removeprefix("S_AXI_HP")[0])
+
+
+def _processor_pins(board, cfg):
+    """Clock, reset, interrupt, then the clocks of the interfaces that are used."""
+    ports = [_number(port) for _, port in _memory(board, cfg)]
     if board.zynq7:
-        return [("FCLK_CLK0", "O", "clk"), ("FCLK_RESET0_N", "O", "rst"), ("M_AXI_GP0_ACLK", "I", "clk"), ("S_AXI_HP0_ACLK", "I", "clk"),
-                ("IRQ_F2P", "I", "INTERRUPT")]
-    return [("pl_clk0", "O", "clk"), ("pl_resetn0", "O", "rst"), ("maxihpm0_fpd_aclk", "I", "clk"), ("saxihp0_fpd_aclk", "I", "clk"),
-            ("pl_ps_irq0", "I", "INTERRUPT")]
+        return [("FCLK_CLK0", "O", "clk"), ("FCLK_RESET0_N", "O", "rst"), ("IRQ_F2P", "I", "INTERRUPT"), ("M_AXI_GP0_ACLK", "I", "clk"),
+                *((f"S_AXI_HP{n}_ACLK", "I", "clk") for n in ports)]
+    return [("pl_clk0", "O", "clk"), ("pl_resetn0", "O", "rst"), ("pl_ps_irq0", "I", "INTERRUPT"), ("maxihpm0_fpd_aclk", "I", "clk"),
+            *((f"saxihp{n}_fpd_aclk", "I", "clk") for n in ports)]
 
 
 def _add_core(design, board, cfg):
@@ -173,8 +187,9 @@ def _add_core(design, board, cfg):
         design.pin(module, pin, "I", kind=kind)
     design.pin(module, INTERRUPT, "O", kind="INTERRUPT")
     _bus(module, REGISTERS, "SLAVE", net=f"{_CONNECT}_M00_AXI")
-    _bus(module, MEMORY, "MASTER", width=cfg.data_width, net=f"{CELL}_{MEMORY}")
-    _range(module, _PROCESSOR, board.memory_port, 0, board.memory_bytes, MEMORY, block="HP0_DDR", kind="MEMORY")
+    for manager, port in _memory(board, cfg):
+        _bus(module, manager, "MASTER", width=cfg.data_width, net=f"{CELL}_{manager}")
+        _range(module, _PROCESSOR, port, 0, board.memory_bytes, manager, block=f"HP{_number(port)}_DDR", kind="MEMORY")
 
 
 def _registers(cfg):
@@ -221,10 +236,10 @@ def _add_infrastructure(design, board):
         _bus(module, f"M{number:02}_AXI", "MASTER", net=f"{_CONNECT}_M{number:02}_AXI")
 
 
-def _wire(design, board):
+def _wire(design, board, cfg):
     """Clock, resets and the interrupt's way to the processor."""
-    clock, reset, manager_clock, memory_clock, interrupt = (pin for pin, *_ in _processor_pins(board))
-    design.net("clk", (_PROCESSOR, clock), (_PROCESSOR, manager_clock), (_PROCESSOR, memory_clock), (CELL, CLOCK), (_CONNECT, CLOCK),
+    clock, reset, interrupt, *clocks = (pin for pin, *_ in _processor_pins(board, cfg))
+    design.net("clk", (_PROCESSOR, clock), *((_PROCESSOR, pin) for pin in clocks), (CELL, CLOCK), (_CONNECT, CLOCK),
                (_CONTROLLER, "s_axi_aclk"), (_RESET, "slowest_sync_clk"))
     design.net("ps_resetn", (_PROCESSOR, reset), (_RESET, "ext_reset_in"))
     design.net("resetn", (_RESET, "peripheral_aresetn"), (CELL, RESET), (_CONNECT, RESET), (_CONTROLLER, "s_axi_aresetn"))

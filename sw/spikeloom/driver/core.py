@@ -7,7 +7,7 @@ import numpy as np
 
 from ..arch.commands import TRACED, Opcode
 from ..arch.config import AcceleratorConfig, ModelConfig
-from ..arch.layout import RING_DTYPE, TRACE_DTYPE, Image, program_words
+from ..arch.layout import RING_DTYPE, STRIPE_BYTES, TRACE_DTYPE, Image, program_words, stripe
 from ..arch.registers import MAGIC, VERSION, Mode, Reason
 from .access import Registers
 from .errors import DeadlineExpired, ForeignBitstream, PromptError, SpikeloomError, WrongKind
@@ -112,11 +112,9 @@ class Core:
         r = self.registers
         self._card = card = image.card
         model = ModelConfig.from_dict(card["model"])
-        buffer = self._allocate("image", len(data))
-        buffer.array[:len(data)] = np.frombuffer(data, np.uint8)
-        buffer.flush()
+        base = self._place(stripe(data, self.cfg))
         self._allocate("ring", self._ring_records * RING_DTYPE.itemsize)
-        r.write_wide("image_base", buffer.address)
+        r.write_wide("image_base", base)
         r.write("image_bytes", len(data))
         r.write_wide("ring_base", self._buffers["ring"].address)
         r.write("ring_records", self._ring_records)
@@ -125,6 +123,15 @@ class Core:
         r.write("end_token", id=model.end_token)
         r.write_window("program", program_words(image.sections["program"]))
         return model
+
+    def _place(self, data):
+        """Copy an image into memory; returns where it begins: a block of every port lies there."""
+        alignment = self.cfg.ports * STRIPE_BYTES
+        buffer = self._allocate("image", len(data) + alignment - STRIPE_BYTES)
+        start = -buffer.address % alignment
+        buffer.array[start:start + len(data)] = data
+        buffer.flush()
+        return buffer.address + start
 
     def _allocate(self, name, nbytes):
         """A buffer of at least that size under a name; an old one that is large enough is kept."""

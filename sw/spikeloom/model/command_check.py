@@ -38,7 +38,7 @@ def check_command(command: Command, cfg: AcceleratorConfig, *, context: int, ima
 
 
 def _check_load(c, cfg, image_bytes):
-    if c["l_words"] == 0 or c["l_memory"] > max(Memory) or c["l_offset"] % cfg.beat_bytes:
+    if c["l_words"] == 0 or c["l_memory"] > max(Memory) or c["l_offset"] % cfg.bus_bytes:
         return ErrorCode.BAD_PROGRAM
     depth, word_bytes = memory_shape(Memory(c["l_memory"]), cfg)
     outside = c["l_address"] + c["l_words"] > depth or c["l_offset"] + c["l_words"] * word_bytes > image_bytes

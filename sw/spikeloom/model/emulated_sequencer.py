@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..arch.commands import COMMAND_WORDS, Command, Opcode, decode
-from ..arch.config import NOISE_ENTRIES, NOISE_WIDTH, AcceleratorConfig, FitError
+from ..arch.config import NOISE_ENTRIES, NOISE_WIDTH, AcceleratorConfig, FitError, ceil_div
 from ..arch.cycles import SKIPPED, SWEEP_OVERHEAD, TOKEN_OVERHEAD, Sampling, command_cycles, run_end_cycles
+from ..arch.layout import STRIPE_BYTES, unstripe
 from ..arch.numerics import checksum, pick
 from ..arch.registers import ErrorCode, Mode, Reason, State
 from .command_check import check_command
@@ -244,7 +245,15 @@ class Sequencer:
         return self._commands[index]
 
     def _read_image(self, offset, size):
-        return self._memory.find(self.registers.wide("image_base") + offset, size, ErrorCode.BUS_READ).tobytes() if size else b""
+        if not size:
+            return b""
+        base = self.registers.wide("image_base")
+        if self.cfg.ports == 1:
+            return self._memory.find(base + offset, size, ErrorCode.BUS_READ).tobytes()
+        block = self.cfg.ports * STRIPE_BYTES
+        first, end = offset // block * block, ceil_div(offset + size, block) * block
+        blocks = unstripe(self._memory.find(base + first, end - first, ErrorCode.BUS_READ), self.cfg)
+        return blocks[offset - first:offset - first + size].tobytes()
 
     def _record(self):
         """PICK: one token record (scoring: about the token that follows); returns the token picked."""

@@ -36,7 +36,7 @@ class EventPath(wiring.Component):
         self.source, self.engine = RowSource(cfg=cfg), SpikeEngine(cfg=cfg)
         super().__init__({
             "o_request": Out(stream.Signature(request_layout(cfg.address_width))),
-            "i_beat": In(stream.Signature(beat_layout(cfg.data_width))),
+            "i_beat": In(stream.Signature(beat_layout(cfg.bus_width))),
         })
 
     def elaborate(self, platform):
@@ -65,7 +65,7 @@ def bus(dut, cfg, image, seed, stall):
         async for _, _, valid, ready, request, taken in ctx.tick().sample(
                 dut.o_request.valid, dut.o_request.ready, dut.o_request.payload, dut.i_beat.ready):
             if valid and ready:
-                size = cfg.beat_bytes
+                size = cfg.bus_bytes
                 queue.extend(int.from_bytes(image[at:at + size], "little")
                              for at in range(request.address, request.address + request.beats * size, size))
             if offered and taken:
