@@ -70,7 +70,7 @@ def command_cycles(cfg: AcceleratorConfig, command: Command, *, rows: Sequence[i
     int
         Exact, but for DUMP: about.
     """
-    memory, opcode = memory or MemoryTiming(), command.opcode
+    memory, opcode = (memory or MemoryTiming()).at(position), command.opcode
     if opcode == Opcode.HALT:
         return 0  # in TOKEN_OVERHEAD
     if opcode == Opcode.FIRE:

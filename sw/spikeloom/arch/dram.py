@@ -7,6 +7,8 @@ in the order in which their addresses come. It neither reorders nor writes. Time
 import random
 from dataclasses import dataclass
 
+_UNKNOWN, _CLOSED = -2, -1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dram:
@@ -32,7 +34,7 @@ class Dram:
 
 
 class DramState:
-    """Serves bursts; begins with closed pages at a moment drawn from the seed.
+    """Serves bursts; begins at a moment drawn from the seed. The first page that a bank is asked for is open at even odds.
 
     Parameters
     ----------
@@ -42,7 +44,7 @@ class DramState:
 
     def __init__(self, dram: Dram, seed: object):
         self._dram, self._random = dram, random.Random(f"dram {seed}")
-        self._open, self._free = [-1] * dram.banks, [0] * dram.banks
+        self._open, self._free = [_UNKNOWN] * dram.banks, [0] * dram.banks
         self._bus_free = self._refreshed = 0
         self._phase = self._random.randrange(dram.refresh_every) if dram.refresh_every else 0
 
@@ -53,13 +55,13 @@ class DramState:
         page = address // dram.page_bytes
         bank = page % dram.banks
         data = max(start, self._free[bank])
-        if self._open[bank] != page:
+        if self._open[bank] != page and (self._open[bank] != _UNKNOWN or self._random.randrange(2)):
             data += dram.miss * 256
         data = max(data, self._bus_free)
         period = data // (dram.refresh_every * 256) if dram.refresh_every else 0
         if period > self._refreshed:
             self._refreshed = period
-            self._open = [-1] * dram.banks
+            self._open = [_CLOSED] * dram.banks
             data = max(data, (period * dram.refresh_every + dram.refresh) * 256) + dram.miss * 256
         self._open[bank] = page
         self._bus_free = self._free[bank] = data + nbytes * 65536 // dram.bytes_per_256

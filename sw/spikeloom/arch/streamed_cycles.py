@@ -5,7 +5,7 @@ start of a command.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from .config import AcceleratorConfig, ceil_div
@@ -30,6 +30,10 @@ class MemoryTiming:
     #: What adds to the latency; commands begin at moments drawn from the seed.
     dram: Dram | None = None
     seed: int = 0
+
+    def at(self, position: int) -> "MemoryTiming":
+        """The same memory at the moments of another token."""
+        return replace(self, seed=(self.seed << 16) + position + 1) if self.dram else self
 
 
 def bursts(start: int, beats: int, beat_bytes: int) -> list[int]:
