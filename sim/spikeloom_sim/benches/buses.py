@@ -69,7 +69,7 @@ class Buses:
     async def _watch_stable(self, channel: str):
         """Once valid, a channel keeps valid and payload until the transfer, a fabric reset excepted."""
         valid, ready = getattr(self.dut, f"{channel}valid"), getattr(self.dut, f"{channel}ready")
-        payload = [getattr(self.dut, channel + name) for name in CHANNELS[channel]]
+        payload = [getattr(self.dut, channel + name) for name in CHANNELS[channel.replace("m_axi1", "m_axi")]]
         held = None
         while True:
             await RisingEdge(self.dut.aclk)
@@ -96,7 +96,7 @@ class Buses:
     async def start(self):
         """Clock and fabric reset."""
         self.dut.aresetn.value = 0
-        for channel in CHANNELS:
+        for channel in [*CHANNELS, "m_axi1_ar"] if len(self.memories) > 1 else CHANNELS:
             cocotb.start_soon(self._watch_stable(channel))
         cocotb.start_soon(Clock(self.dut.aclk, 10, unit="ns").start())
         await ClockCycles(self.dut.aclk, 8)
