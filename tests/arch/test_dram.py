@@ -32,7 +32,8 @@ def test_refresh_takes_its_share():
     state = DramState(dram, 1)
     ends = [state.serve(0, at % dram.page_bytes, 128) for at in range(0, 1 << 20, 128)]
     busy = len(ends) * 128 / dram.bytes_per_cycle
-    assert ends[-1] == pytest.approx(busy * 975 / (975 - dram.refresh - dram.miss), rel=0.005)
+    # A burst that is under way when a refresh begins takes some of its time.
+    assert busy * 975 / (975 - dram.refresh + 128 / dram.bytes_per_cycle) < ends[-1] < busy * 975 / (975 - dram.refresh - dram.miss)
 
 
 def test_jitter_is_drawn_from_the_seed():
