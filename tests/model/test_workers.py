@@ -32,6 +32,7 @@ for kind in ("spiking", "softmax"):
     out[kind] = {name: p.grad for name, p in model.named_parameters()} | dict(model.named_buffers())
 if workers.first:
     torch.save(out, sys.argv[2])
+workers.meet()
 workers.leave()
 """
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")

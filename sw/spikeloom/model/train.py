@@ -320,7 +320,7 @@ def train(config: dict, *, run: Path, kind: str = "spiking", minutes: float | No
     if kind == "spiking":
         state.model.hardness.fill_(1.0)
     state.save()
-    workers.from_first(None)  # nobody leaves before the files are written
+    workers.meet()  # nobody leaves before the files are written
     return state.model.eval()
 
 

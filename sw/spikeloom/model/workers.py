@@ -151,6 +151,11 @@ class Workers:
         """The precision of a forward pass that learns."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else contextlib.nullcontext()
 
+    def meet(self) -> None:
+        """Wait until all are here. One that leaves while another still speaks to it can abort it, so all meet first."""
+        if self.count > 1:
+            distributed.barrier()
+
     def leave(self) -> None:
         """Part from the other processes; the last thing to do."""
         if self.count > 1:
