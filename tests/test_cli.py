@@ -108,7 +108,7 @@ def test_a_difference_is_an_exit_code(folder, tmp_path, monkeypatch):
     (["generate", "x", "--preset", "nothing"], "There is no preset 'nothing'; there are: tiny"),
     (["generate", "a", "--device", "nothing"], "There is no device 'nothing'"),
     (["generate", "a", "--tokens", "0"], "number of new tokens"),
-    (["generate", "a", "--top-k", "9"], "top_k"),
+    (["generate", "a", "--top-k", "-1"], "top_k"),
     (["generate", "a", "--temperature", "-1"], "temperature"),
     (["generate", "aXé7"], "'X' (U+0058), '7' (U+0037)"),
     (["generate", "a" * 40], "do not fit the context"),

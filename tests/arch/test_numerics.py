@@ -173,6 +173,16 @@ def test_top_k_keeps_the_best_and_breaks_ties_to_the_lowest_id():
     assert n.pick(logits) == 1
 
 
+def test_more_candidates_than_the_sampler_keeps_are_all():
+    noise = n.noise_table(50.0, 1.0)
+    logits = np.arange(32)
+    for s in range(100):
+        assert n.pick(logits, top_k=9, noise=noise, seed=s) == n.pick(logits, top_k=0, noise=noise, seed=s)
+    assert [n.candidates(k) for k in (0, 1, 8, 9, 40)] == [0, 1, 8, 0, 0]
+    with pytest.raises(ValueError, match="top_k"):
+        n.candidates(-1)
+
+
 @given(st.lists(st.integers(-(1 << 23), (1 << 23) - 1), min_size=8, max_size=8))
 @settings(max_examples=50)
 def test_checksums_notice_any_changed_value(values):

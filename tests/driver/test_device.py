@@ -144,6 +144,11 @@ def test_top_one_is_greedy(bench):
     greedy = ids(b.device.generate([3], 10, ignore_end=True))
     b.device.clear()
     assert ids(b.device.generate([3], 10, ignore_end=True, temperature=3.0, top_k=1, seed=4)) == greedy
+    b.device.clear()
+    everything = ids(b.device.generate([3], 10, ignore_end=True, temperature=3.0, top_k=0, seed=4))
+    for more in (9, 16, 1000):
+        b.device.clear()
+        assert ids(b.device.generate([3], 10, ignore_end=True, temperature=3.0, top_k=more, seed=4)) == everything
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------
@@ -206,7 +211,7 @@ def test_prompts(bench):
     ids(b.device.generate([1] * 30, 2, ignore_end=True))
     with pytest.raises(errors.ContextFull, match="after 31"):
         b.device.generate([1], 3)
-    for bad in ({"n_new": 0}, {"n_new": 1, "top_k": 9}, {"n_new": 1, "temperature": -1.0}, {"n_new": 1, "temperature": 1e9}):
+    for bad in ({"n_new": 0}, {"n_new": 1, "top_k": -1}, {"n_new": 1, "temperature": -1.0}, {"n_new": 1, "temperature": 1e9}):
         b.device.clear()
         with pytest.raises(ValueError):
             b.device.generate([1], **bad)

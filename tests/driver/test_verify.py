@@ -67,7 +67,7 @@ def test_blocks_of_a_wide_head(tiny):
 
 
 @pytest.mark.parametrize("temperature", [0.5, 2.0])
-@pytest.mark.parametrize("top_k", [0, 1, 5])
+@pytest.mark.parametrize("top_k", [0, 1, 5, 17])
 def test_agreement_when_sampling(bench, temperature, top_k):
     b = bench(2)
     report = verify(b.device, b.model, [4, 9], 16, trace=False, temperature=temperature, top_k=top_k, seed=77)

@@ -13,6 +13,9 @@ RESIDUAL_MAX = (1 << (RESIDUAL_WIDTH - 1)) - 1
 RESIDUAL_MIN = -(1 << (RESIDUAL_WIDTH - 1))
 MASK32 = 0xFFFF_FFFF
 
+#: Most candidates that the sampler keeps in order.
+TOP_K_MAX = 8
+
 
 # -- residual ---------------------------------------------------------------------------------------------------
 
@@ -188,18 +191,33 @@ def noise_table(temperature, logit_scale):
     return table
 
 
+def candidates(top_k):
+    """Candidates of sampling that the machine keeps when `top_k` are asked for: 1..TOP_K_MAX, or 0, which is all.
+
+    Its sorted list has TOP_K_MAX places; more than that are all tokens.
+
+    Raises
+    ------
+    ValueError
+        When top_k is negative.
+    """
+    if top_k < 0:
+        raise ValueError(f"top_k is the number of candidates, or 0 for all; it is {top_k}.")
+    return top_k if top_k <= TOP_K_MAX else 0
+
+
 def pick(logits, *, top_k=1, noise=None, seed=0, position=0):
     """The next token: greedy (noise None: largest, ties to the lowest id), or Gumbel-max.
 
-    With noise: over the top_k best by (logit, lowest id), or over all when top_k is 0. logit + noise is compared,
+    With noise: over the `candidates(top_k)` best by (logit, lowest id), or over all where that is 0. logit + noise is compared,
     ties again to the lowest id. logits int [V] -> int token id.
     """
     logits = np.asarray(logits, np.int64)
     if noise is None:
         return int(np.argmax(logits))
     ids = np.arange(logits.size)
-    if top_k:
-        ids = np.sort(np.argsort(-logits, kind="stable")[:top_k])
+    if kept := candidates(top_k):
+        ids = np.sort(np.argsort(-logits, kind="stable")[:kept])
     key = logits[ids] + np.asarray(noise, np.int64)[noise_index(seed, position, ids)]
     return int(ids[np.argmax(key)])
 

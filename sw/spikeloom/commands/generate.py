@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .closing import close, rates
-from .common import DEFAULT_MODEL, DEFAULT_PRESET, build_image, console, open_device, open_image, speaks
+from .common import DEFAULT_MODEL, DEFAULT_PRESET, build_image, complaints, console, open_device, open_image, speaks
 
 if TYPE_CHECKING:
     from ..driver.device import Device
@@ -20,7 +20,7 @@ def generate(
     device: Annotated[str, typer.Option(help="emulator, or rtl (Verilated gateware).")] = "emulator",
     tokens: Annotated[int, typer.Option(help="Tokens to make, at most.")] = 100,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
-    top_k: Annotated[int, typer.Option(help="Candidates of sampling, 1 to 8; 0: all.")] = 0,
+    top_k: Annotated[int, typer.Option(help="Candidates of sampling, 1 to 8; 0 or more: all.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
     model: Annotated[str, typer.Option(help="Model by name or folder.")] = DEFAULT_MODEL,
     image: Annotated[Path | None, typer.Option(help="A compiled .loom image instead of a model.")] = None,
@@ -31,6 +31,7 @@ def generate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
 ) -> None:
     """Write text on a device, and check every token against the integer model."""
+    from ..arch.numerics import TOP_K_MAX, candidates
     from ..arch.presets import preset as machine_of
     from ..driver.text import Text
 
@@ -39,6 +40,8 @@ def generate(
     name = loom.card.get("model", {}).get("name", model)
     text = Text(loom.sections["tokenizer"].decode()) if "tokenizer" in loom.sections else None
     options = {"temperature": temperature, "top_k": top_k, "seed": seed}
+    if temperature > 0 and top_k and not candidates(top_k):
+        complaints.print(f"The sampler keeps {TOP_K_MAX} candidates at most: with top_k {top_k} every token is one.", highlight=False)
     with open_device(device, machine) as opened:
         opened.load(loom)
         ids = _prompt_ids(prompt, text, opened.model.end_token)

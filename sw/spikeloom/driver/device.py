@@ -3,17 +3,14 @@
 from collections.abc import Iterator
 
 from ..arch.config import NOISE_ENTRIES
-from ..arch.numerics import noise_table
+from ..arch.numerics import candidates, noise_table
 from ..arch.registers import Mode
 from .core import Core
 from .encoding import Encoding
 from .errors import ContextFull, PromptError
 from .results import Score, Token
 
-__all__ = ["TOP_K_MAX", "Device", "Score", "Token"]
-
-#: Most candidates that the sampler keeps; 0 means all.
-TOP_K_MAX = 8
+__all__ = ["Device", "Score", "Token"]
 
 
 class Device(Encoding, Core):
@@ -64,7 +61,7 @@ class Device(Encoding, Core):
         temperature : float
             0 is greedy.
         top_k : int
-            Candidates of sampling, 1..8; 0 is all.
+            Candidates of sampling, 1..8; 0 or more than 8 is all.
         dense : bool
             Read every row, silent or not: same tokens, more bytes.
         trace : bool
@@ -80,8 +77,7 @@ class Device(Encoding, Core):
         prompt = self._check_prompt(prompt_ids)
         if not 1 <= n_new < 1 << 16:
             raise ValueError(f"The number of new tokens lies in 1..65535, it is {n_new}.")
-        if not 0 <= top_k <= TOP_K_MAX:
-            raise ValueError(f"top_k lies in 1..{TOP_K_MAX}, or is 0 for all; it is {top_k}.")
+        top_k = candidates(top_k)
         self._set_noise(temperature)
         if trace:
             self._prepare_trace(min(self.model.context - self.position, len(prompt) + n_new))
