@@ -21,7 +21,7 @@ BASE = {
                  "anneal_until": 0.55, "freeze_from": 0.88, "warmup_steps": 50, "real_share": 1.0},
 }
 #: The variant that the headline is about.
-HEADLINE = "recipe"
+HEADLINE = "base"
 LEVELS = ("in", "v", "attn", "mid", "hidden", "final")
 
 
@@ -97,7 +97,7 @@ _LIF = {"norm": "batch", "norm_at": "neurons"}
 VARIANTS = (
     # What the rest is compared with.
     Variant("twin", "reference", "softmax twin: GPT of equal size", kind="softmax", seeds=(0, 1, 2)),
-    Variant("base", "reference", "top-4 by rank: 1, 1/2, 1/4, 1/8; annealed from softmax until 55%"),
+    Variant("base", "reference", "top-4 by rank: 1, 1/2, 1/4, 1/8; annealed from softmax until 55%", seeds=(0, 1, 2)),
     # The gradient of the competition, and how training comes to it.
     Variant("ranked", "gradient", "gradient of one softmax per rank", options={"ranked": True}),
     Variant("distil", "gradient", "half of the loss from the twin's predictions", teacher="twin",

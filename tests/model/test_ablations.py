@@ -1,0 +1,81 @@
+"""Ablations: every row is a network of its twin's size, runs are kept, and the report's gap is integers less twin."""
+
+import json
+
+import pytest
+
+from spikeloom.arch.config import ModelConfig
+from spikeloom.model import ablation_table, ablations, quality_page
+from spikeloom.model.ablation_table import BY_NAME, DATA, HEADLINE, VARIANTS, Data, Variant
+from spikeloom.model.softmax_twin import SoftmaxTwin, spiking_parameters
+
+from .test_train import SPLIT
+
+SMALL = {"width": 16, "layers": 1, "heads": 2, "hidden": 16, "context": 16, "recency": [0, 2]}
+RHYME = Data("shakespeare", lambda: SPLIT, 24, 3, 400)
+
+
+def test_every_row_is_a_network_of_its_twins_size():
+    """Configs are valid, names differ, teachers exist, the headline is a row, and parameters lie within two per cent."""
+    assert len(BY_NAME) == len(VARIANTS) and HEADLINE in BY_NAME
+    for variant in VARIANTS:
+        assert variant.teacher in ("", *BY_NAME) and variant.group in quality_page.GROUPS
+        config = ModelConfig.from_dict(variant.config(DATA["shakespeare"], 66)["model"])
+        twin = SoftmaxTwin.matching(ModelConfig.from_dict(BY_NAME["twin"].config(DATA["shakespeare"], 66)["model"]))
+        assert spiking_parameters(config) == pytest.approx(twin.parameters_in_all(), rel=0.02), variant.name
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(ablation_table, "BASE", {**ablation_table.BASE, "model": ablation_table.BASE["model"] | SMALL})
+
+
+def test_runs_are_kept_and_reported(small, tmp_path):
+    """A twin and two variants train, one with a teacher and one golden; again, they are only read; the report adds up."""
+    pytest.importorskip("tokenizers", reason="tokenizers: not installed")
+    bench = ablations.Bench(RHYME, tmp_path / "runs")
+    taught = Variant("taught", "gradient", "with a teacher", teacher="twin", options={"ranked": True})
+    golden = Variant("golden", "norm", "a golden model", golden={"norm": "power"})
+    results = [ablations.run(bench, variant, 0) for variant in (taught, BY_NAME["twin"], BY_NAME["base"], golden)]
+    assert all(result["training_tokens"] == results[1]["training_tokens"] for result in results)
+    folder = bench.run_folder(taught, 0)
+    before = (folder / "checkpoint.pt").stat().st_mtime_ns
+    assert ablations.run(bench, taught, 0) == results[0] and (folder / "checkpoint.pt").stat().st_mtime_ns == before
+    assert len(ablations.finished(tmp_path / "runs", ["shakespeare"])) == 4
+
+    document = quality_page.summarise(results, {"shakespeare": bench.about()})
+    rows = {row["variant"]: row for row in document["ablations"]}
+    gap = results[2]["integer"]["nats_per_token"] - results[1]["float"]["nats_per_token"]
+    assert rows["base"]["gap_nats"] == pytest.approx(gap, abs=1e-5)
+    assert rows["base"]["cycles_per_token"] > 0 and rows["twin"]["gap_nats"] is None
+    text = quality_page.page({"command": "x", "protocol": "y", **document})
+    assert "| `base` |" in text and f"{rows['base']['gap_nats']:+.3f}" in text
+
+
+def test_seeds_are_summarised():
+    """Gaps pair the seeds of variant and twin; the spread is their sample deviation; released models join the headline."""
+    def result(variant, seed, nats):
+        kind = {"float": {"nats_per_token": nats, "bits_per_byte": nats}}
+        if variant != "twin":
+            kind["integer"] = {"nats_per_token": nats + 0.01, "bits_per_byte": nats}
+        return {"data": "stories", "variant": variant, "seed": seed, "training_tokens": 10, "parameters": 5, **kind}
+
+    results = [result("twin", 0, 2.0), result("twin", 1, 2.2), result(HEADLINE, 0, 2.1), result(HEADLINE, 1, 2.22)]
+    document = quality_page.summarise(results, {"stories": {"name": "tinystories", "tokens": "x", "steps": 1, "held_out_bytes": 2}})
+    headline = document["headline"][0]
+    assert headline["gap_nats"] == pytest.approx((0.11 + 0.03) / 2) and headline["seeds"] == 2
+    assert headline["gap_spread_nats"] == pytest.approx(0.08 / 2**0.5, abs=1e-5)
+
+
+def test_the_page_is_that_of_the_results():
+    """docs/quality.md holds what results/quality.json says."""
+    from pathlib import Path
+
+    root = Path(__file__).resolve().parents[2]
+    document = json.loads((root / "results" / "quality.json").read_text(encoding="utf-8"))
+    assert (root / "docs" / "quality.md").read_text(encoding="utf-8") == quality_page.page(document), "run: spikeloom ablate --report"
+
+
+def test_unknown_variants_are_named():
+    with pytest.raises(ValueError, match="no variant nonsense"):
+        ablations.chosen(["nonsense"], ["stories"])
