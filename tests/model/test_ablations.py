@@ -1,7 +1,5 @@
 """Ablations: every row is a network of its twin's size, runs are kept, and the report's gap is integers less twin."""
 
-import json
-
 import pytest
 
 from spikeloom.arch.config import ModelConfig
@@ -11,7 +9,7 @@ from spikeloom.model.softmax_twin import SoftmaxTwin, spiking_parameters
 
 from .test_train import SPLIT
 
-SMALL = {"width": 16, "layers": 1, "heads": 2, "hidden": 16, "context": 16, "recency": [0, 2]}
+SMALL = {"width": 32, "layers": 1, "heads": 2, "hidden": 16, "context": 16, "recency": [0, 2]}
 RHYME = Data("shakespeare", lambda: SPLIT, 24, 3, 400)
 
 
@@ -65,15 +63,6 @@ def test_seeds_are_summarised():
     headline = document["headline"][0]
     assert headline["gap_nats"] == pytest.approx((0.11 + 0.03) / 2) and headline["seeds"] == 2
     assert headline["gap_spread_nats"] == pytest.approx(0.08 / 2**0.5, abs=1e-5)
-
-
-def test_the_page_is_that_of_the_results():
-    """docs/quality.md holds what results/quality.json says."""
-    from pathlib import Path
-
-    root = Path(__file__).resolve().parents[2]
-    document = json.loads((root / "results" / "quality.json").read_text(encoding="utf-8"))
-    assert (root / "docs" / "quality.md").read_text(encoding="utf-8") == quality_page.page(document), "run: spikeloom ablate --report"
 
 
 def test_unknown_variants_are_named():

@@ -1,0 +1,46 @@
+"""Committed figures are those of the committed models: suites that take seconds are measured again and compared by `==`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("typer")
+pytest.importorskip("tokenizers")
+
+from spikeloom.commands import suites
+from spikeloom.model import corpus, store
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+
+
+def again(model: str, suite: str, out: Path, *options: str) -> dict:
+    """A suite measured now."""
+    assert suites.main(["--suite", suite, "--model", model, "--out", str(out), *options]) == 0
+    return json.loads(out.read_text(encoding="utf-8"))
+
+
+def committed(model: str, suite: str) -> dict:
+    """The same, as committed; without the corpus that it was measured on there is nothing to compare."""
+    if model not in store.available():
+        pytest.skip(f"model: {model} is not in this checkout")
+    name = json.loads((RESULTS / f"{model}.json").read_text(encoding="utf-8"))["data"]["name"]
+    if corpus.corpus_of(model).name != name:
+        pytest.skip(f"data: {name} is not here (SPIKELOOM_DATA)")
+    return json.loads((RESULTS / f"{model}-{suite}.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("model", ["stories-260k"])
+def test_device_quality(model, tmp_path):
+    """The emulator scores the texts that the gateware scored: same perplexity, as many comparisons, no mismatch on either."""
+    held = committed(model, "device")
+    found = again(model, "device", tmp_path / "device.json", "--device", "emulator")
+    assert held["device"] == "rtl" and held["evidence"] == "[sim]" and held["mismatches"] == 0 and held["compared"] > 1000
+    same = ("texts", "tokens", "bytes", "compared", "mismatches", "nats_per_token", "perplexity", "bits_per_byte")
+    assert {key: found[key] for key in same} == {key: held[key] for key in same}
+
+
+@pytest.mark.parametrize("model", ["stories-260k"])
+def test_spiking_metrics(model, tmp_path):
+    held, found = committed(model, "spiking"), again(model, "spiking", tmp_path / "spiking.json")
+    assert {**found, "command": ""} == {**held, "command": ""}
