@@ -1,6 +1,7 @@
 """The command line, on a random model with a tokenizer of single characters."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -50,12 +51,15 @@ def test_stored_models_come_back_as_they_were(folder):
 
 def test_generate(folder, tmp_path):
     result = tmp_path / "out.json"
-    done = run("generate", "a bee", "--model", folder, "--preset", "tiny", "--tokens", 12, "--ignore-end", "--json", result, "--trace")
+    done = run("generate", "a bee", "--model", folder, "--preset", "tiny", "--tokens", 12, "--ignore-end", "--json", result)
     assert done.exit_code == 0, done.output
     fields = json.loads(result.read_text())
     assert list(fields) == KEYS
     assert fields["tokens"] == len(fields["token_ids"]) == 12 and fields["mismatches"] == 0
     assert fields["text"].strip() and fields["text"] in done.output.replace("\n", "") and "a bee" in done.output
+    tokens_alone = run("generate", "a bee", "--model", folder, "--preset", "tiny", "--tokens", 12, "--ignore-end", "--no-trace")
+    compared = [int(re.search(r"0 of (\d+) values", run.output)[1]) for run in (done, tokens_alone)]
+    assert compared[0] > 5 * compared[1] >= 5 * 12
     assert fields["bytes_per_token"] > 0 and fields["rows_skipped"] > 0 and fields["device"] == "emulator"
 
 

@@ -34,7 +34,7 @@ def close(result: Mapping, report: "Report", json_file: Path | None, *, reason: 
     reason : str
         Why the run ended.
     """
-    _show(result, reason)
+    _show(result, reason, report.compared)
     if json_file:
         json_file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     if report.mismatches:
@@ -42,7 +42,7 @@ def close(result: Mapping, report: "Report", json_file: Path | None, *, reason: 
         raise typer.Exit(DIFFERS)
 
 
-def _show(result, reason):
+def _show(result, reason, compared):
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
 
     def row(name, value):
@@ -55,5 +55,5 @@ def _show(result, reason):
     row("weight bytes/token", f"{result['bytes_per_token']:.0f}")
     row("rows read, skipped", f"{result['rows_wanted']}, {result['rows_skipped']} ({result['rows_skipped'] / max(1, rows):.0%})")
     row("utilisation", "-" if result["utilisation"] is None else f"{result['utilisation']:.0%}")
-    row("mismatches", str(result["mismatches"]))
+    row("mismatches", f"{result['mismatches']} of {compared:,} values compared")
     console.print(table)

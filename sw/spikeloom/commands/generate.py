@@ -27,7 +27,7 @@ def generate(
     preset: Annotated[str, typer.Option(help="Machine.")] = DEFAULT_PRESET,
     dense: Annotated[bool, typer.Option(help="Read every weight row: same text, more bytes.")] = False,
     ignore_end: Annotated[bool, typer.Option(help="Go on after the end token.")] = False,
-    trace: Annotated[bool, typer.Option(help="Also compare a checksum of every command (slower).")] = False,
+    trace: Annotated[bool, typer.Option(help="Compare a checksum of every command too; without it, tokens and logits.")] = True,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
 ) -> None:
     """Write text on a device, and check every token against the integer model."""
