@@ -3,13 +3,15 @@
     python -m spikeloom_sim.systems_report            # measure, then write both
     python -m spikeloom_sim.systems_report --page     # the page alone, from the results
 
-Per released model: held-out loss of the integer form and of the softmax twin beside it, firing rate, synaptic operations
-and projected energy by the integer model, cycles and mismatches by the Verilated machine.
+Per released model: held-out loss of the integer form, of the golden (float) form and of the softmax twin beside it, firing rate,
+synaptic operations and projected energy by the integer model, cycles, mismatches and the same operations by the counters of the
+Verilated machine. The page also shows `results/glue.json` and `results/spad.json`, where they are.
 """
 
 import argparse
 import json
 import math
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -26,6 +28,7 @@ from spikeloom.model import energy, store
 from spikeloom.model.integer_model import IntegerModel
 
 from .machine import open_machine
+from .systems_page import page
 from .versions import versions
 
 EVIDENCE = "[sim] cycles and mismatches; [model] everything else"
@@ -50,8 +53,9 @@ def quality(config: dict, folder: Path) -> dict:
     task = TASKS[config["training"]["task"]].open(stored.config, config["training"], folder)
     integer = IntegerSequences(stored.tensors, stored.config)
     twin, state = load(folder / "reference" / "twin.safetensors")
-    forms = {"integer": lambda tokens: integer(tokens).double() / stored.logit_scale, "softmax_twin": twin}
-    found = {"twin_parameters": twin.parameters_in_all(), "twin_tokens": state["tokens"],
+    forms = {"integer": lambda tokens: integer(tokens).double() / stored.logit_scale,
+             "golden": load(folder / "reference" / "float.safetensors")[0], "softmax_twin": twin}
+    found = {"steps": steps_of(folder), "twin_parameters": twin.parameters_in_all(), "twin_tokens": state["tokens"],
              "parameters": sum(tensor.size for tensor in stored.tensors.values())}
     for name, form in forms.items():
         if isinstance(task, NextToken):
@@ -63,6 +67,11 @@ def quality(config: dict, folder: Path) -> dict:
             found[name] = _pairs(task, form)
     found["saturations"] = integer.saturations
     return found
+
+
+def steps_of(folder: Path) -> int:
+    """Training steps that a released model's card tells."""
+    return int(re.search(r"^([\d,]+) steps,", (folder / "card.md").read_text(encoding="utf-8"), re.MULTILINE)[1].replace(",", ""))
 
 
 def _next_token(task, form) -> dict:
@@ -144,42 +153,11 @@ def run(name: str) -> dict:
         "quality": quality(config, folder),
         "firing_rate": round(reference.counts["fired"] / reference.counts["neurons"], 4),
         "energy": account.to_dict(),
+        "counters": {"firing_rate": round(counters["fired"] / counters["neurons"], 4),
+                     "sops_per_token": round(counters["event_tiles"] * machine.cols / counters["tokens"])},
         "machine": machine.name, "tokens_run": counters["tokens"], "cycles_per_token": round(counters["cycles"] / counters["tokens"], 1),
         "compared": sum(report.compared for report in reports), "mismatches": sum(report.mismatches for report in reports),
     }
-
-
-def page(results: dict) -> str:
-    """docs/systems.md."""
-    lines = ["# The systems of the three papers", "", "Made by `python -m spikeloom_sim.systems_report` from `results/systems.json`. "
-             "Every row of the papers, with the command that shows it: `spikeloom systems`.", "",
-             "Small models on the project's own Shakespeare, each beside a softmax twin of equal size, data and steps. They show that each "
-             "system trains, exports and runs bit for bit; they are too small and too briefly trained to rank the papers.", "",
-             "| system | held-out, integer | softmax twin | firing rate | SOPs/token | cycles/token `[sim]` | energy/token, "
-             "projected (ANN) | mismatches `[sim]` |", "| --- | --- | --- | --- | --- | --- | --- | --- |"]
-    for row in results["each"]:
-        e, q = row["energy"], row["quality"]
-        lines.append(
-            f"| {row['system']} (`{row['model']}`) | {_figure(q['integer'])} | {_figure(q['softmax_twin'])} | {row['firing_rate']:.1%} | "
-            f"{e['linear_sops'] + e['attention_sops']:,.0f} | {row['cycles_per_token']:,.0f} | {e['snn_nanojoule']:.0f} nJ "
-            f"({e['ann_nanojoule']:.0f} nJ) | {row['mismatches']} of {row['compared']:,} |")
-    label = results["each"][0]["energy"]["label"] if results["each"] else energy.LABEL
-    lines += ["", f"Energy: {label}; every addition counted while the integer model ran, attention included, levels as events. "
-              "`spikeloom.model.energy` names the counting errors that are avoided.", "",
-              "| system | parameters (twin) | T | neuron | attention | residual | head |", "| --- | --- | --- | --- | --- | --- | --- |"]
-    for row in results["each"]:
-        o, q = row["options"], row["quality"]
-        lines.append(f"| {row['system']} | {q['parameters']:,} ({q['twin_parameters']:,}) | {o['steps']} | {o['neuron']} | {o['attention']}"
-                     f"{', bidirectional' if o['bidirectional'] else ''} | {o['residual']} | {o['head']} |")
-    return "\n".join(lines) + "\n"
-
-
-def _figure(q: dict) -> str:
-    if "bits_per_byte" in q:
-        return f"{q['nats_per_token']:.3f} nats, {q['bits_per_byte']:.3f} bits/byte"
-    if "majority" in q:
-        return f"{q['accuracy']:.1%} right (majority class {q['majority']:.1%})"
-    return f"{q['development_nats']:.3f} nats per masked token, {q['accuracy']:.1%} right"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,13 +10,22 @@ from ..test_systems import RUNNABLE, compare
 
 
 @pytest.fixture(scope="module")
-def device():
-    machine = preset("tiny")
-    with Device(open_machine(machine, scramble=True), machine, deadline_s=120) as opened:
-        yield opened
+def devices():
+    """Device of a preset, opened once."""
+    opened = {}
+
+    def of(name):
+        if name not in opened:
+            machine = preset(name)
+            opened[name] = Device(open_machine(machine, scramble=name == "tiny"), machine, deadline_s=120)
+        return opened[name]
+
+    yield of
+    for device in opened.values():
+        device.close()
 
 
 @pytest.mark.parametrize("row", RUNNABLE, ids=lambda row: row.name)
-def test_runs_on_rtl(row, seed, device):
-    report = compare(device, row, seed % 1000)
+def test_runs_on_rtl(row, seed, devices):
+    report = compare(devices(row.preset), row, seed % 1000)
     assert report.compared > 100 and report.mismatches == 0, report.first

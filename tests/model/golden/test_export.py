@@ -1,15 +1,17 @@
 """Golden models become integers: the same logits nearly everywhere, the same loss, and clear refusals."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
 
 from spikeloom.arch.config import THRESHOLD_FRACTION, ModelConfig
-from spikeloom.model import store
-from spikeloom.model.golden import GoldenOptions, SpikingTransformer
+from spikeloom.model import integer_torch, store
+from spikeloom.model.golden import GoldenOptions, SpikingTransformer, export
 from spikeloom.model.golden.export import ExportError, to_stored
+from spikeloom.model.golden.samples import sample
 from spikeloom.model.integer_model import IntegerModel
 from spikeloom.model.integer_torch import IntegerSequences
 from spikeloom.model.tensors import tensor_shapes
@@ -46,22 +48,7 @@ CASES = {
 
 def settled(seed, options=None, **changes):
     """A model whose norms have seen data and whose parameters are nowhere special; some gains are negative."""
-    torch.manual_seed(seed)
-    model = SpikingTransformer(replace(CONFIG, **changes), GoldenOptions(**(options or {})))
-    for name, parameter in model.named_parameters():
-        if parameter.ndim == 1 and parameter.requires_grad:
-            parameter.data.add_(torch.randn_like(parameter) * 0.1)
-        if name.endswith("raw_gain") and parameter.requires_grad and ("up." in name or "qkv." in name):
-            parameter.data[::5] *= -1
-        if name.endswith("alpha"):
-            parameter.data.fill_(-0.7 if "sn_in" in name else -1.4)
-    for module in model.modules():
-        if hasattr(module, "MOMENTUM"):
-            module.MOMENTUM = 0.3
-    with torch.no_grad():
-        for _ in range(6):
-            model.train()(torch.randint(20, (8, 16)))
-    return model.eval()
+    return sample(seed, replace(CONFIG, **changes), GoldenOptions(**(options or {})))
 
 
 def integer_logits(stored, tokens):
@@ -72,25 +59,50 @@ def integer_logits(stored, tokens):
     return logits.float()
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_integers_compute_what_the_golden_model_does(name, seed):
-    """Tolerance, of random weights: three of four logit rows are equal to 1e-3, the loss differs by less than 0.02 nats.
-
-    A membrane that meets its threshold within 2^-8 of a sum may fire in one form only, and what follows differs from there on.
-    """
+@cache
+def golden_form(name, seed):
+    """A model, random texts and its logits, float [B, N or 1, V]."""
     options, changes = CASES[name]
     model = settled(seed, options, **changes)
+    tokens = torch.randint(20, (240 if model.config.classes else 60, 16))
+    with torch.no_grad():
+        logits = model(tokens)
+    return model, tokens, logits[:, :1] if model.config.classes else logits
+
+
+def both_forms(name, seed):
+    """Logits of the integers and of the golden model. The texts are many, since the seed leaves one thing open: the order of float sums
+    in the norms, which changes with the number of threads and moves thresholds by their last bit.
+    """
+    model, tokens, expected = golden_form(name, seed)
     stored = to_stored(model)
     for tensor, (shape, dtype) in tensor_shapes(stored.config).items():
         assert stored.tensors[tensor].shape == shape and stored.tensors[tensor].dtype == dtype, tensor
-    tokens = torch.randint(20, (40 if stored.config.classes else 12, 16))
-    got = integer_logits(stored, tokens)
-    with torch.no_grad():
-        expected = model(tokens)[:, : got.shape[1]]
-    equal = ((got - expected).abs() < 1e-3).all(-1).float().mean()
-    targets = torch.randint(expected.shape[-1], expected.shape[:2])[..., None]
+    return integer_logits(stored, tokens), expected
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_integers_compute_what_the_golden_model_does(name, seed, monkeypatch):
+    """With thresholds to 2^-14 of a sum nothing is left that the forms differ by: 98 of 100 logit rows are equal to 1e-3."""
+    monkeypatch.setattr(export, "ONE", 2.0**14)
+    monkeypatch.setattr(export, "STEP_MAX", 2**31 - 1)
+    monkeypatch.setattr(export, "MEMBRANE_WIDTH", 40)
+    monkeypatch.setattr(integer_torch, "THRESHOLD_FRACTION", 14)
+    got, expected = both_forms(name, seed)
+    assert ((got - expected).abs() < 1e-3).all(-1).float().mean() > 0.98
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rounding_of_thresholds_costs_little(name, seed):
+    """With the gateware's 2^-8 the loss differs by less than 0.02 nats.
+
+    A membrane that meets its threshold within 2^-8 of a sum may fire in one form only, and what follows differs from there on: a tenth
+    of a T-LIF network's rows, whose membranes keep what a reset leaves, hardly any of the others'.
+    """
+    got, expected = both_forms(name, seed)
+    random = torch.Generator().manual_seed(seed)
+    targets = torch.randint(expected.shape[-1], expected.shape[:2], generator=random)[..., None]
     losses = [-torch.log_softmax(x, -1).gather(-1, targets).mean().item() for x in (got, expected)]
-    assert equal > 0.75
     assert losses[0] == pytest.approx(losses[1], abs=0.02)
 
 

@@ -63,7 +63,7 @@ def card(run: Path, twin: Path, stored: store.StoredModel, seed: int, init: Path
         f"| residual, head | {c.residual}, {c.head} |",
         f"| weights | int{c.weight_bits} |",
         "| files | `model.safetensors` (integers by name, input-major), `config.json`, `tokenizer.json`; `reference/`: the "
-        "softmax twin, in half precision |", "",
+        "float form, and the softmax twin in half precision |", "",
         "## Training", "",
         f"{state['step']:,} steps, {state['tokens']:,} tokens, seed {seed}, quantisation-aware; "
         f"`spikeloom train --config {c.name} --run RUN --steps {state['step']}`{' --init MASKED' if init else ''}.{start} The twin saw the "
@@ -79,8 +79,9 @@ def card(run: Path, twin: Path, stored: store.StoredModel, seed: int, init: Path
 
 
 def release(run: Path, twin: Path, out: Path, seed: int = 0, init: Path | None = None) -> None:
-    """Integers, twin and card of a finished run and its twin."""
+    """Integers, float form, twin and card of a finished run and its twin."""
     export.export_run(run, out)
+    reference.save(run, Path(out) / "reference" / "float.safetensors")
     reference.save(twin, Path(out) / "reference" / "twin.safetensors", half=True)
     (Path(out) / "card.md").write_text(card(run, twin, store.load(Path(out)), seed, init), encoding="utf-8")
 

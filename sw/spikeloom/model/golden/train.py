@@ -4,9 +4,9 @@
     spikeloom train --config spikedecoder --run TWIN --kind softmax --steps 700
     spikeloom train --config we-spikingformer-pairs --run PAIRS --init RUN --minutes 5
 
-Schedules, run folder, checkpoints and resuming are those of `model.train`. `--init RUN` starts from another run's weights (all
-but the head: fine-tuning). `--teacher RUN` adds SpAD (arXiv 2605.13859) from a finished softmax twin, with the weights in the
-config's `spad`; the norm of each loss's gradient goes to `gradients.csv`.
+Schedules, run folder, checkpoints and resuming are those of `model.train`. `--init RUN` starts from the weights of another run or of a
+released model's folder (all but the head: fine-tuning). `--teacher RUN` adds SpAD (arXiv 2605.13859) from a finished softmax twin,
+with the weights in the config's `spad`; the norm of each loss's gradient goes to `gradients.csv`.
 """
 
 import argparse
@@ -22,9 +22,11 @@ import torch
 
 from spikeloom.arch.config import ModelConfig
 
+from .. import reference
 from ..corpus import Split
 from ..spad import SpAD, TwinTeacher, Weights, gradient_norms
 from ..train import Log, Run, build_model, load_config
+from .glue import Glue
 from .tasks import TASKS, Task
 
 COLUMNS = ("step", "seconds", "progress", "tokens", "learning_rate", "hardness", "loss", "firing_rate", "development_nats",
@@ -68,6 +70,12 @@ class FiringRate:
         return self.spoke / self.count if self.count else 1.0
 
 
+def weights_of(source: Path, kind: str) -> Path:
+    """What `reference.state_of` reads of a run's folder, or of a released model's."""
+    released = source / "reference" / ("float.safetensors" if kind == "spiking" else "twin.safetensors")
+    return released if released.is_file() else source
+
+
 class GoldenRun(Run):
     """A run of a golden model or of its twin.
 
@@ -80,7 +88,7 @@ class GoldenRun(Run):
     task : Task
     seed : int
     init : Path, optional
-        Another run whose weights a new run starts from.
+        Another run, or a released model, whose weights a new run starts from.
     teacher : Path, optional
         A finished softmax twin's run.
     """
@@ -95,7 +103,7 @@ class GoldenRun(Run):
             self._hire(Path(teacher))
 
     def _begin_from(self, init: Path):
-        state = torch.load(init / "checkpoint.pt", weights_only=False)
+        state = reference.state_of(weights_of(init, self.kind))
         if state["kind"] != self.kind:
             raise ValueError(f"The run {init} holds a {state['kind']} model, this one is {self.kind}.")
         own = self.model.state_dict()
@@ -179,7 +187,7 @@ def train(config: dict, *, run: Path, kind: str = "spiking", minutes: float | No
     shape = ModelConfig.from_dict(config["model"])
     if init and not (folder / "tokenizer.json").exists():
         (folder / "tokenizer.json").write_bytes((Path(init) / "tokenizer.json").read_bytes())
-    task = TASKS[config["training"]["task"]].open(shape, config["training"], folder, split)
+    task = (TASKS | {"glue": Glue})[config["training"]["task"]].open(shape, config["training"], folder, split)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     state = GoldenRun(folder, config, kind, task, seed, init, teacher)
     log, rate = Log(folder / "log.csv", quiet, COLUMNS), FiringRate(state.model)
@@ -231,7 +239,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--kind", choices=("spiking", "softmax"), default="spiking")
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--init", type=Path, help="folder of a run to start from (fine-tuning)")
+    parser.add_argument("--init", type=Path, help="folder of a run or of a released model to start from (fine-tuning)")
     parser.add_argument("--teacher", type=Path, help="folder of a finished softmax twin, for SpAD")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report-every", type=float, default=60.0, metavar="SECONDS")

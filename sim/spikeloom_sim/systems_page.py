@@ -1,0 +1,78 @@
+"""docs/systems.md, from results/systems.json, results/glue.json and results/spad.json."""
+
+import json
+from pathlib import Path
+
+GLUE, SPAD = Path("results/glue.json"), Path("results/spad.json")
+
+
+def page(results: dict) -> str:
+    """docs/systems.md."""
+    lines = ["# The systems of the three papers", "", "Made by `python -m spikeloom_sim.systems_report` from `results/systems.json`. "
+             "Every row of the papers, with the command that shows it: `spikeloom systems`.", "",
+             "Small models on the project's own Shakespeare, each beside a softmax twin of equal size, data and steps. They show that each "
+             "system trains, exports and runs bit for bit; they are too small and too briefly trained to rank the papers.", "",
+             "| system | steps | held-out, integers `[model]` | golden (float) form | softmax twin | mismatches `[sim]` |",
+             "| --- | --- | --- | --- | --- | --- |"]
+    for row in results["each"]:
+        q = row["quality"]
+        lines.append(f"| {row['system']} (`{row['model']}`) | {q['steps']:,} | {_figure(q['integer'])} | {_figure(q['golden'])} | "
+                     f"{_figure(q['softmax_twin'])} | {row['mismatches']} of {row['compared']:,} |")
+    lines += ["", "| system | firing rate `[model]` | SOPs/token: linear, attention `[model]` | counted by the machine `[sim]` | "
+              "energy/token, projected | the same, ANN twin | cycles/token `[sim]` |", "| --- | --- | --- | --- | --- | --- | --- |"]
+    for row in results["each"]:
+        e, counted = row["energy"], row["counters"]
+        lines.append(
+            f"| {row['system']} | {row['firing_rate']:.1%} | {e['linear_sops']:,.0f}, {e['attention_sops']:,.0f} | "
+            f"{counted['sops_per_token']:,} | {e['snn_nanojoule']:.0f} nJ | {e['ann_nanojoule']:.0f} nJ | {row['cycles_per_token']:,.0f} |")
+    label = results["each"][0]["energy"]["label"]
+    lines += ["", f"Energy: {label}; every addition counted while the integer model ran, attention included, levels as events. "
+              "`spikeloom.model.energy` names the counting errors that are avoided. The machine's own counters see linear operations "
+              "alone, with columns that pad a tile, the embedding's rows and an encoder's second pass over Q, K and V.", "",
+              "| system | parameters (twin) | T | neuron | attention | residual | head |", "| --- | --- | --- | --- | --- | --- | --- |"]
+    for row in results["each"]:
+        o, q = row["options"], row["quality"]
+        lines.append(f"| {row['system']} | {q['parameters']:,} ({q['twin_parameters']:,}) | {o['steps']} | {o['neuron']} | {o['attention']}"
+                     f"{', bidirectional' if o['bidirectional'] else ''} | {o['residual']} | {o['head']} |")
+    for path, part in ((GLUE, glue_part), (SPAD, spad_part)):
+        if path.is_file():
+            lines += part(json.loads(path.read_text(encoding="utf-8")))
+    return "\n".join(lines) + "\n"
+
+
+def glue_part(results: dict) -> list[str]:
+    """The section on GLUE."""
+    lines = ["", "## GLUE", "", f"Made by `{results['command']}` from `results/glue.json`: the encoder, pre-trained on masked Shakespeare "
+             "alone, and its twin, fine-tuned for the same steps. Official development sets, accuracy (Matthews' correlation; F1), "
+             "`[model]`. Nothing trained on GLUE is released: the sets carry no open licence.", "",
+             "| task | examples | steps | integers | golden form | softmax twin | majority class | texts cut |",
+             "| --- | --- | --- | --- | --- | --- | --- | --- |"]
+    for row in results["each"]:
+        forms = " | ".join(f"{f['accuracy']:.1%} ({f['matthews']:.3f}; {f['f1']:.3f})"
+                           for f in (row[form] for form in ("integer", "golden", "softmax_twin", "majority")))
+        lines.append(f"| {row['task']} | {row['examples']} | {row['steps']:,} | {forms} | {row['texts_cut']:.1%} |")
+    return lines
+
+
+def spad_part(results: dict) -> list[str]:
+    """The section on SpAD."""
+    names = list(results["weights"])
+    shape = results["shape"]
+    lines = ["", "## SpAD, each loss on and off", "", f"Made by `{results['command']}` from `results/spad.json`: a BiSpikCLM of width "
+             f"{shape['width']} and {shape['layers']} layers, {results['steps']} steps, one seed; its teacher, the softmax twin, stands at "
+             f"{results['teacher_nats']:.3f} nats. Norms: of each weighted loss's gradient over all parameters, at the first and the last "
+             "look. `[model]`", "",
+             f"| losses | development nats | {' | '.join(name.upper() for name in names)} |", "| --- | --- " + "| --- " * len(names) + "|"]
+    for row in results["each"]:
+        first, end = row["gradient_norms"]
+        norms = " | ".join(f"{first[name]:.2g}, {end[name]:.2g}" if name in end else "off" for name in names)
+        lines.append(f"| {row['losses']} | {row['development_nats']:.3f} | {norms} |")
+    return lines
+
+
+def _figure(q: dict) -> str:
+    if "bits_per_byte" in q:
+        return f"{q['nats_per_token']:.3f} nats, {q['bits_per_byte']:.3f} bits/byte"
+    if "majority" in q:
+        return f"{q['accuracy']:.1%} right (majority class {q['majority']:.1%})"
+    return f"{q['development_nats']:.3f} nats per masked token, {q['accuracy']:.1%} right"
