@@ -10,6 +10,7 @@ from spikeloom.arch import numerics
 from spikeloom.arch.config import ModelConfig
 from spikeloom.model.golden import GoldenOptions
 from spikeloom.model.golden.attention import SpikeAttention, sparsemax, ssa, ssa_linear
+from spikeloom.model.golden.neurons import run_neurons
 
 T, B, N, H, D = 2, 2, 12, 2, 8
 CONFIG = ModelConfig(name="t", vocabulary=4, context=N, width=H * D, layers=1, heads=H, hidden=8, neuron="lif_hard", steps=T, leak=1,
@@ -91,6 +92,34 @@ def test_linear_ssa_needs_no_cache(seed):
     q, k, v = (x.flatten(0, 1).unflatten(-1, (H, D)).transpose(1, 2) for x in spikes_of(seed).chunk(3, -1))
     mask = torch.ones(N, N, dtype=torch.bool).tril()
     assert torch.allclose(ssa_linear(q, k, v, 0.125), ssa(q @ k.transpose(-1, -2), v, mask, 0.125), atol=1e-5)
+
+
+def test_ssa_is_spikingjellys(seed):
+    """A whole attention layer of the Spikformer family by its own authors' library, with our neurons and our SSA in it: the same spikes.
+
+    Weights and currents are multiples of 1/16, so that nothing is rounded; the neuron that reads attention has the threshold 1/2.
+    """
+    attention = pytest.importorskip("spikingjelly.activation_based.layer.attention", reason="spikingjelly: not installed",
+                                    exc_type=ImportError)
+    torch.manual_seed(seed)
+    theirs = attention.SpikingSelfAttention(H * D, H).eval()
+    for module in theirs.modules():
+        if isinstance(module, torch.nn.Conv1d):
+            module.weight.data = torch.randint(-12, 21, module.weight.shape) / 16
+        if isinstance(module, torch.nn.BatchNorm1d):
+            module.eps = 0.0
+    x = (torch.rand(T, B, H * D, N) < 0.5).float()
+    with torch.no_grad():
+        want = theirs(x).transpose(-1, -2)  # [T, B, N, C]
+        ones, zero = torch.ones(()), torch.zeros(())
+
+        def lif(current, threshold=1.0):  # tau = 2: H = V + (X - V) / 2
+            return run_neurons("lif_hard", current / 2 / threshold, 0.5, ones, zero, GoldenOptions())
+
+        qkv = lif(theirs.qkv_conv_bn(x).transpose(-1, -2))  # [T, B, N, 3 C]
+        ours = SpikeAttention(replace(CONFIG, attention="ssa", bidirectional=True), GoldenOptions(scale=0.125))(qkv, ones)
+        got = lif(theirs.proj_conv_bn(lif(ours, 0.5).transpose(-1, -2)).transpose(-1, -2))
+    assert torch.equal(got, want) and 0.1 < want.mean() < 0.9
 
 
 def test_fast_kernel_is_used_and_equal(seed):
