@@ -12,12 +12,12 @@ def page(results: dict) -> str:
              "Every row of the papers, with the command that shows it: `spikeloom systems`.", "",
              "Small models on the project's own Shakespeare, each beside a softmax twin of equal size, data and steps. They show that each "
              "system trains, exports and runs bit for bit; they are too small and too briefly trained to rank the papers.", "",
-             "| system | steps | held-out, integers `[model]` | golden (float) form | softmax twin | mismatches `[sim]` |",
-             "| --- | --- | --- | --- | --- | --- |"]
+             "| system | steps | held-out, integers `[model]` | golden form | softmax twin | counts alone | mismatches `[sim]` |",
+             "| --- | --- | --- | --- | --- | --- | --- |"]
     for row in results["each"]:
         q = row["quality"]
         lines.append(f"| {row['system']} (`{row['model']}`) | {q['steps']:,} | {_figure(q['integer'])} | {_figure(q['golden'])} | "
-                     f"{_figure(q['softmax_twin'])} | {row['mismatches']} of {row['compared']:,} |")
+                     f"{_figure(q['softmax_twin'])} | {_counts(q)} | {row['mismatches']} of {row['compared']:,} |")
     lines += ["", "| system | firing rate `[model]` | SOPs/token: linear, attention `[model]` | counted by the machine `[sim]` | "
               "energy/token, projected | the same, ANN twin | cycles/token `[sim]` |", "| --- | --- | --- | --- | --- | --- | --- |"]
     for row in results["each"]:
@@ -68,6 +68,12 @@ def spad_part(results: dict) -> list[str]:
         norms = " | ".join(f"{first[name]:.2g}, {end[name]:.2g}" if name in end else "off" for name in names)
         lines.append(f"| {row['losses']} | {row['development_nats']:.3f} | {norms} |")
     return lines
+
+
+def _counts(q: dict) -> str:
+    """What counting tokens, or pairs of them, in the training text reaches."""
+    return "; ".join(f"{name} {q[name].get('nats_per_token', q[name].get('development_nats')):.3f}"
+                     for name in ("unigram", "bigram") if name in q)
 
 
 def _figure(q: dict) -> str:

@@ -57,6 +57,11 @@ def quality(config: dict, folder: Path) -> dict:
              "golden": load(folder / "reference" / "float.safetensors")[0], "softmax_twin": twin}
     found = {"steps": steps_of(folder), "twin_parameters": twin.parameters_in_all(), "twin_tokens": state["tokens"],
              "parameters": sum(tensor.size for tensor in stored.tensors.values())}
+    if not stored.config.classes:
+        found |= context_free(task)
+        forms |= {"unigram": lambda tokens: found["_unigram"].expand(*tokens.shape, -1)}
+        if isinstance(task, NextToken):
+            forms |= {"bigram": lambda tokens: found["_bigram"][tokens]}
     for name, form in forms.items():
         if isinstance(task, NextToken):
             found[name] = _next_token(task, form)
@@ -66,7 +71,21 @@ def quality(config: dict, folder: Path) -> dict:
         else:
             found[name] = _pairs(task, form)
     found["saturations"] = integer.saturations
-    return found
+    return {name: value for name, value in found.items() if not name.startswith("_")}
+
+
+def context_free(task) -> dict:
+    """Log-probabilities of a token alone [V], and after its predecessor [V, V]: counts of the training text, one added to each."""
+    import torch
+
+    size, counts = task.config.vocabulary, None
+    for ids in task.tokenizer.encode_all(task.split.train):
+        pairs = np.array([task.config.end_token, *ids])
+        seen = np.bincount(pairs[:-1] * size + pairs[1:], minlength=size * size)
+        counts = seen if counts is None else counts + seen
+    bigram = torch.from_numpy(counts.reshape(size, size)).double() + 1
+    unigram = bigram.sum(0)
+    return {"_unigram": (unigram / unigram.sum()).log(), "_bigram": (bigram / bigram.sum(1, keepdim=True)).log()}
 
 
 def steps_of(folder: Path) -> int:

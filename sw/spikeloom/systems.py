@@ -107,7 +107,7 @@ ROWS = (
         **_released("we-spikingformer", 'spikeloom fill "To be or not to <mask>"'),
         changes={"layers": 1, "steps": 4, "neuron": "t_lif", "leak": 2, "bidirectional": True, "head": "concatenate"}),
     Row("WE-Spikingformer, classification", WTA, "config we-spikingformer-pairs", "whole",
-        **_released("we-spikingformer-pairs", 'spikeloom classify "To be or not to be" "be or To to not be"'),
+        **_released("we-spikingformer-pairs", 'spikeloom classify "Shall I compare thee" "Slahl I cpmraoe tehe"'),
         changes={"layers": 1, "steps": 4, "neuron": "t_lif", "leak": 2, "bidirectional": True, "head": "concatenate", "classes": 2}),
     # Neurons.
     Row("LIF, tau 2, hard reset", f"{SPIKINGFORMER}, {SPIKEDECODER}", f"{_GOLDEN}.neurons", "state over T, leak by shift",

@@ -37,9 +37,9 @@ def test_the_encoder_fills(tmp_path):
     assert said["mismatches"] == 0 and len(said["masks"]) == 2 and "<mask>" not in said["text"]
 
 
-@pytest.mark.parametrize("second", ["be or To to not be", "To or not be to be"])
+@pytest.mark.parametrize("second", ["Slahl I cpmraoe tehe", "Shlal I cmorape tehe"])
 def test_the_encoder_classifies(second, tmp_path):
-    said, _ = run(tmp_path, "classify", "To be or not to be", second, "--model", "we-spikingformer-pairs", "--device", "rtl")
+    said, _ = run(tmp_path, "classify", "Shall I compare thee", second, "--model", "we-spikingformer-pairs", "--device", "rtl")
     assert said["mismatches"] == 0 and said["name"] in ("first", "second")
 
 

@@ -103,25 +103,24 @@ def test_hiding_follows_bert(seed):
     assert (inputs[chosen] == 1).float().mean().item() == pytest.approx(0.8, abs=0.03)
 
 
-def test_pairs_are_balanced_and_hold_the_same_words(seed):
-    """Neither class can be told from the words alone, and the natural line is where the label says."""
+def test_pairs_are_balanced_and_hold_the_same_letters(seed):
+    """Either class as often; the natural line is where the label says, the other has its letters, word by word, ends in their places."""
     lines = pairs.lines_of(SPLIT.train)
-    assert set(lines) == set(LINES)
-    words: list[str] = []
+    assert set(lines) == {line for line in LINES if sum(map(pairs.mixable, line.split())) >= pairs.MIXABLE}
+    signs = sorted(set("".join(LINES)))
 
-    def encode_all(texts):  # one id per word
-        words.extend(w for text in texts for w in text.split() if w not in words)
-        return [[1 + words.index(w) for w in text.split()] for text in texts]
+    def encode_all(texts):  # one id per character
+        return [[1 + signs.index(c) for c in text] for text in texts]
 
-    examples = pairs.fixed(lines, 300, encode_all, 0, 64)
+    examples = pairs.fixed(lines, 300, encode_all, 0, 99)
     assert 0.4 < np.mean([label for _, label in examples]) < 0.6
-    natural = {tuple(1 + words.index(w) for w in line.split()) for line in lines}
     for ids, label in examples:
         middle = ids.index(0, 1)
-        first, second = ids[1:middle], ids[middle + 1:]
-        assert sorted(first) == sorted(second) and tuple((first, second)[label]) in natural
-        assert tuple((second, first)[label]) not in natural
-        assert first[0] == second[0] and first[-1] == second[-1]
+        both = ["".join(signs[i - 1] for i in part) for part in (ids[1:middle], ids[middle + 1:])]
+        natural, other = both[label], both[1 - label]
+        assert natural in lines and other not in lines
+        for word, mixed in zip(natural.split(), other.split(), strict=True):
+            assert sorted(word) == sorted(mixed) and word[0] == mixed[0] and (word != mixed) == pairs.mixable(word)
 
 
 def test_character_text_keeps_to_its_signs():

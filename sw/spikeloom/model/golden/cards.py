@@ -25,7 +25,7 @@ ABOUT = {
     "we-spikingformer": "WE-Spikingformer: bidirectional winner-take-all attention (WSSA) and ternary T-LIF neurons (arXiv 2604.11321), "
                         "trained on masked text. It fills masks.",
     "we-spikingformer-pairs": "WE-Spikingformer (arXiv 2604.11321) fine-tuned on sentence pairs: which of two lines is natural, where the "
-                              "other has the same words with the inner ones shuffled.",
+                              "other has the same words with their inner letters shuffled.",
 }
 MEASURED = {"causal": "", "masked": " (masked tokens)", "pairs": " (pairs made by `golden.pairs`, both classes equally likely)"}
 FIGURES = {"development_nats": "nats", "development_bits_per_byte": "bits per byte", "accuracy": "accuracy", "firing_rate": "firing rate"}

@@ -1,8 +1,10 @@
-"""Sentence pairs that the project makes itself: a line, and the same line with its inner words in another order.
+"""Sentence pairs that the project makes itself: a line, and the same line with the inner letters of its words in another order.
 
-Class 0: the first of the two is the natural one; class 1: the second. Balanced by construction, no label ever depends on which
-words occur, and nobody's data set is needed. Lines come from verse and prose of the corpus; speakers' names, stage directions and
-headings are left out.
+Class 0: the first of the two is the natural one; class 1: the second. Balanced by construction, both lines have the same letters, and
+nobody's data set is needed. Lines come from verse and prose of the corpus; speakers' names, stage directions and headings are left out.
+
+The same lines with their words shuffled were too hard to begin with: 51.5% right after 670 steps, where the masked model that they
+start from knows one token in seven.
 """
 
 import re
@@ -11,6 +13,8 @@ import numpy as np
 
 CLASSES = ("first", "second")
 WORDS = (5, 11)
+#: Words of a line whose letters can be disordered, at least.
+MIXABLE = 3
 _PLAIN = re.compile(r"[A-Z][a-z' ,;:!?.-]+")
 
 
@@ -18,17 +22,31 @@ def lines_of(texts: list[str]) -> list[str]:
     """Lines of 5 to 11 words that look like speech."""
     lines = [line.strip() for text in texts for line in text.split("\n")]
     return [line for line in lines if WORDS[0] <= len(line.split()) <= WORDS[1] and _PLAIN.match(line)
-            and not line.isupper() and "[" not in line]
+            and not line.isupper() and "[" not in line and sum(map(mixable, line.split())) >= MIXABLE]
+
+
+def mixable(word: str) -> bool:
+    """Whether the letters between the first and the last, and signs, can stand in another order."""
+    return len(set(_inner(word))) > 1
+
+
+def _inner(word):
+    """The letters that move: those before any sign, but for the first and the last."""
+    return re.match(r"[A-Za-z]*", word)[0][1:-1]
 
 
 def disorder(line: str, random: np.random.Generator) -> str:
-    """The line with its inner words shuffled; first and last word keep their places, capitals and signs with them."""
-    words = line.split()
-    for _ in range(20):
-        inner = [words[1 + i] for i in random.permutation(len(words) - 2)]
-        if inner != words[1:-1]:
-            return " ".join([words[0], *inner, words[-1]])
-    return " ".join([words[0], *words[-2:0:-1], words[-1]])
+    """The line with the inner letters of every word shuffled; first and last letter and all signs keep their places."""
+    return " ".join(_mixed(word, random) for word in line.split())
+
+
+def _mixed(word, random):
+    inner = _inner(word)
+    while mixable(word):
+        other = "".join(inner[i] for i in random.permutation(len(inner)))
+        if other != inner:
+            return word[0] + other + word[1 + len(inner):]
+    return word
 
 
 def draw(lines: list[str], count: int, encode_all, end_token: int, context: int,
