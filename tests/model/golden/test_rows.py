@@ -17,7 +17,8 @@ def test_golden_form_and_integers_agree(row, seed):
     """Nine of ten rows of logits are equal to 1e-3 and all correlate to 0.98: thresholds hold 2^-8 of a sum, and `test_export` shows
     that nothing but this rounding differs. A row without golden options of its own takes the plainest.
     """
-    model = sample(seed, row.config, GoldenOptions.from_dict(row.options or {"position": "learned"}))
+    plain = {"position": "learned"} | ({} if row.config.residual == "membrane" else {"fraction": row.config.spike_shift})  # a spike is 1
+    model = sample(seed, row.config, GoldenOptions.from_dict(row.options or plain))
     stored = to_stored(model)
     tokens = torch.randint(row.config.vocabulary, (24, row.config.context))
     got = IntegerSequences(stored.tensors, stored.config)(tokens).double() / stored.logit_scale

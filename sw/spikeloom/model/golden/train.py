@@ -6,7 +6,8 @@
 
 Schedules, run folder, checkpoints and resuming are those of `model.train`. `--init RUN` starts from the weights of another run or of a
 released model's folder (all but the head: fine-tuning). `--teacher RUN` adds SpAD (arXiv 2605.13859) from a finished softmax twin,
-with the weights in the config's `spad`; the norm of each loss's gradient goes to `gradients.csv`.
+with the weights in the config's `spad`; the norm of each loss's gradient goes to `gradients.csv`. The config's `twin` holds what of
+`training` suits a softmax twin better.
 """
 
 import argparse
@@ -181,6 +182,8 @@ def train(config: dict, *, run: Path, kind: str = "spiking", minutes: float | No
     """
     if not minutes and not steps:
         raise ValueError("Give a budget: minutes, steps, or both.")
+    if kind == "softmax":
+        config = config | {"training": config["training"] | config["training"].get("twin", {})}
     folder = Path(run)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
