@@ -12,7 +12,8 @@ from spikeloom.model.tokenizer import Tokenizer
 
 pytest.importorskip("tokenizers", reason="tokenizers: not installed")
 
-LINES = ("a kind and merry play", "a dull and weary play", "sweet music", "no mirth at all")
+#: Kind and unkind by turns; neighbours have as many tokens, so that a batch (texts of one length) holds both classes.
+LINES = ("my love is good", "my love is mad", "the king and his heart are well", "the king and his heart are mad")
 
 
 @pytest.fixture
@@ -61,13 +62,15 @@ def test_scores_by_hand():
     assert glue.scores(np.ones(4, int), np.ones(4, int))["matthews"] == 0
 
 
-def test_one_command_trains_and_measures(sets, tmp_path):
-    """From the released encoder and its twin; a few steps tell the two kinds of line apart better than a constant answer does."""
-    torch.manual_seed(1)
-    found = glue_report.measure("SST-2", tmp_path / "runs", glue_report.INIT, None, 12)
+def test_one_command_trains_and_measures(sets, tmp_path, monkeypatch):
+    """From the released encoder and its twin; a few steps at full rate tell the two kinds of line apart."""
+    config = glue_report.config_of("SST-2")
+    config["training"] |= {"warmup_steps": 2, "learning_rate": 0.006}
+    monkeypatch.setattr(glue_report, "config_of", lambda task: config)
+    found = glue_report.measure("SST-2", tmp_path / "runs", glue_report.INIT, None, 30)
     assert found["examples"] == 20 and found["majority"]["accuracy"] == 0.5 and found["training_examples"] == 80
-    assert found["integer"]["accuracy"] > 0.5 and found["softmax_twin"]["accuracy"] >= 0.5
-    assert found["steps"] == 12 and found["saturations"] == 0 and found["texts_cut"] == 0
+    assert all(found[form]["accuracy"] > 0.7 for form in ("integer", "golden", "softmax_twin")), found
+    assert found["steps"] == 30 and found["saturations"] == 0 and found["texts_cut"] == 0
 
 
 def test_a_missing_folder_is_named(monkeypatch):

@@ -6,8 +6,8 @@
 
 Schedules, run folder, checkpoints and resuming are those of `model.train`. `--init RUN` starts from the weights of another run or of a
 released model's folder (all but the head: fine-tuning). `--teacher RUN` adds SpAD (arXiv 2605.13859) from a finished softmax twin,
-with the weights in the config's `spad`; the norm of each loss's gradient goes to `gradients.csv`. The config's `twin` holds what of
-`training` suits a softmax twin better.
+with the weights in the config's `spad`; the norm of each loss's gradient goes to `gradients.csv`, before the first step and with every
+report. The config's `twin` holds what of `training` suits a softmax twin better.
 """
 
 import argparse
@@ -205,6 +205,8 @@ def train(config: dict, *, run: Path, kind: str = "spiking", minutes: float | No
         if not finished:
             _, learning_rate, hardness = state.schedule()
             inputs, targets = task.batch(state.random)
+            if state.spad is not None and state.step == 0:
+                _log_gradients(folder / "gradients.csv", state, inputs, targets)
             loss = state.learn(inputs, targets)
             running = loss if running is None else running.lerp(loss, 0.02)
         if running is not None and (finished or time.time() - state.reported > report_every):
