@@ -4,7 +4,6 @@ import gzip
 
 import numpy as np
 import pytest
-import torch
 
 from spikeloom.model import corpus, store
 from spikeloom.model.golden import glue, glue_report
