@@ -14,18 +14,21 @@ WEIGHT_WIDTH = 8
 def event_layout(cfg: AcceleratorConfig) -> data.StructLayout:
     """One row wanted for one tile: `level` holds a level per grid row, grid row 0 lowest.
 
-    A marker says that `tile` is complete (row and level are 0); `last` marks the final marker of a command.
+    A machine of two events per cycle may want a second row of the same tile with it (`both`, then `row_b` and `level_b` count,
+    and are 0 otherwise). An event that `closes` is the last of its tile. A marker says the same where no event could: `tile` is
+    complete, row and level are 0. `last` marks what closes the last tile of a command.
     """
-    return data.StructLayout({
-        "row": 16, "tile": TILE_WIDTH, "level": cfg.rows * cfg.level_bits, "marker": 1, "last": 1,
-    })
+    level = cfg.rows * cfg.level_bits
+    second = {"both": 1, "row_b": 16, "level_b": level} if cfg.events == 2 else {}
+    return data.StructLayout({"row": 16, "tile": TILE_WIDTH, "level": level, "marker": 1, "closes": 1, "last": 1, **second})
 
 
 def weights_layout(cfg: AcceleratorConfig) -> data.StructLayout:
-    """An event with its weights: `cols` signed bytes, column 0 lowest. The weights of a marker mean nothing."""
+    """An event with its weights: `cols` signed bytes, column 0 lowest; of the second row too. Those of a marker mean nothing."""
+    weights, level = cfg.cols * WEIGHT_WIDTH, cfg.rows * cfg.level_bits
+    second = {"both": 1, "weights_b": weights, "level_b": level} if cfg.events == 2 else {}
     return data.StructLayout({
-        "weights": cfg.cols * WEIGHT_WIDTH, "tile": TILE_WIDTH, "bank": 1, "level": cfg.rows * cfg.level_bits,
-        "marker": 1, "last": 1,
+        "weights": weights, "tile": TILE_WIDTH, "bank": 1, "level": level, "marker": 1, "closes": 1, "last": 1, **second,
     })
 
 

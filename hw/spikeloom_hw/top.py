@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
-from spikeloom.arch.commands import COMMAND_WORDS, Opcode, Sink
+from spikeloom.arch.commands import COMMAND_WORDS, Neuron, Opcode, Sink
 from spikeloom.arch.config import AcceleratorConfig
 from spikeloom.arch.registers import COUNTERS, MAGIC, VERSION, ErrorCode, register_map
 from spikeloom.arch.streamed_cycles import BEATS_OPEN, BURSTS_OPEN
@@ -23,9 +23,10 @@ from .control.loader import Loader
 from .control.recorder import Recorder
 from .control.reset_controller import ResetController
 from .control.row_scheduler import RowScheduler
+from .control.run_ahead import RunAhead
 from .control.sequencer import Sequencer
 from .datapath.attention_unit import QUERY, AttentionUnit
-from .datapath.neuron_unit import SPIKING, NeuronUnit, Source
+from .datapath.neuron_unit import RESIDENT, SPIKING, NeuronUnit, Source
 from .datapath.pick_unit import PickUnit
 from .datapath.spike_engine import SpikeEngine
 from .lib.arith import popcount
@@ -103,7 +104,7 @@ class Top(wiring.Component):
         m.submodules.program = self.program = WindowMemory(depth=cfg.program_words, part_width=32, parts=COMMAND_WORDS)
         m.submodules.prompt = self.prompt = WindowMemory(depth=cfg.max_context + 1, part_width=16)
         core = {
-            "sequencer": Sequencer(cfg=cfg), "scheduler": RowScheduler(cfg=cfg), "rows": RowSource(cfg=cfg),
+            "sequencer": Sequencer(cfg=cfg), "run_ahead": RunAhead(cfg=cfg), "scheduler": RowScheduler(cfg=cfg), "rows": RowSource(cfg=cfg),
             "engine": SpikeEngine(cfg=cfg), "neurons": NeuronUnit(cfg=cfg), "residual": ResidualStore(cfg=cfg),
             "spikes": SpikeBuffers(cfg=cfg), "parameters": ParameterTable(cfg=cfg), "membranes": MembraneMemory(cfg=cfg),
             "attention": AttentionUnit(cfg=cfg), "pick": PickUnit(cfg=cfg), "loader": Loader(cfg=cfg),
@@ -167,7 +168,8 @@ class Top(wiring.Component):
         opcode = c.opcode
         attended = self.attention.done
         m.d.comb += [
-            self.scheduler.start.eq(linear), self.attention.start.eq(go[Opcode.ATTEND]), self.loader.start.eq(go[Opcode.LOAD]),
+            self.run_ahead.go.eq(linear), self.scheduler.start.eq(self.run_ahead.start),
+            self.attention.start.eq(go[Opcode.ATTEND]), self.loader.start.eq(go[Opcode.LOAD]),
             self.pick.start.eq(go[Opcode.PICK]), self.dumper.start.eq(go[Opcode.DUMP]),
             self.neurons.start.eq(linear | go[Opcode.FIRE] | attended),
         ]
@@ -184,7 +186,7 @@ class Top(wiring.Component):
         m.d.comb += saturated.eq((self.neurons.n_saturated != 0) & csr.mode_stop_on_saturation)
         faults = [
             (self.reader.bus_dead | self.writer.bus_dead, ErrorCode.BUS_DEAD, 0),
-            (self.rows.error_valid, ErrorCode.BAD_ADDRESS, self.rows.error_address),
+            (self.run_ahead.fault, ErrorCode.BAD_ADDRESS, self.run_ahead.fault_address),
             (self.reader.error.valid, ErrorCode.BUS_READ, self.reader.error.address),
             (self.writer.error.valid, ErrorCode.BUS_WRITE, self.writer.error.address),
             (saturated, ErrorCode.SATURATION, 0),
@@ -208,14 +210,23 @@ class Top(wiring.Component):
 
     def _build_linear(self, m):
         """Spikes -> events -> weights -> sums; EMBED is the same path with rows named by token and position."""
-        c, seq = self.command, self.sequencer
+        seq, ahead = self.sequencer, self.run_ahead
+        written, scheduler, rows, engine = self.neurons.o, self.scheduler, self.rows, self.engine
+        m.d.comb += [
+            ahead.command.eq(seq.command), ahead.next_command.eq(seq.next_command), ahead.next_valid.eq(seq.next_valid),
+            ahead.take.eq(seq.take), ahead.front_busy.eq(scheduler.busy | rows.busy),
+            ahead.written.eq(self.neurons.o_valid & written.to_spikes),
+            ahead.error_valid.eq(rows.error_valid), ahead.error_address.eq(rows.error_address),
+        ]
+        # The command whose rows are added: the one being run, or already the next one.
+        c = fields_of(ahead.front)
         embed = Signal()
         m.d.comb += embed.eq(c.opcode == Opcode.EMBED)
         bank = Signal()
         with m.If(self.scheduler.start):
             m.d.sync += bank.eq(~bank)
-        scheduler, rows, engine = self.scheduler, self.rows, self.engine
         m.d.comb += [
+            scheduler.ready_words.eq(ahead.ready_words), scheduler.resident.eq(~c.streamed),
             scheduler.n_in.eq(c.n_in), scheduler.tiles.eq(c.tiles), scheduler.order.eq(c.order),
             scheduler.dense.eq(self.csr.mode_dense), scheduler.embed.eq(embed),
             scheduler.embed_row_a.eq(seq.token), scheduler.embed_row_b.eq(c.n_in + seq.position),
@@ -226,8 +237,11 @@ class Top(wiring.Component):
             rows.l_data.eq(self.loader.w_data),
             self.parameters.l_en.eq(self.loader.w_parameters), self.parameters.l_address.eq(self.loader.w_address),
             self.parameters.l_data.eq(self.loader.w_data),
-            self.loader.offset.eq(c.l_offset), self.loader.memory.eq(c.l_memory), self.loader.address.eq(c.l_address),
-            self.loader.words.eq(c.l_words),
+        ]
+        run = self.command
+        m.d.comb += [
+            self.loader.offset.eq(run.l_offset), self.loader.memory.eq(run.l_memory), self.loader.address.eq(run.l_address),
+            self.loader.words.eq(run.l_words),
         ]
         m.d.comb += [
             self.spikes.r_buffer.eq(Mux(self.dumping, self.dumper.spike_buffer, c.src)),
@@ -245,12 +259,17 @@ class Top(wiring.Component):
     def _build_results(self, m):
         """The pass of the neuron unit, and where its groups go."""
         c, neurons, residual, membranes = self.command, self.neurons, self.residual, self.membranes
-        job, result = neurons.job, neurons.o
-        m.d.comb += [
-            getattr(job, name).eq(getattr(c, name))
-            for name in ("sink", "dst", "groups", "params", "base_group", "attn_groups", "level", "embed_shift", "neuron", "leak",
-                         "first")
-        ]
+        job, following, result, coming = neurons.job, neurons.next_job, neurons.o, fields_of(self.sequencer.next_command)
+        for name in ("sink", "dst", "groups", "params", "base_group", "attn_groups", "level", "embed_shift", "neuron", "leak", "first"):
+            m.d.comb += [getattr(job, name).eq(getattr(c, name)), getattr(following, name).eq(getattr(coming, name))]
+        # A FIRE of the stream that a LINEAR or EMBED is writing: static long before the last group.
+        m.d.comb += following.source.eq(Source.RESIDUAL)
+        m.d.sync += neurons.chain.eq(
+            self.sequencer.next_valid & self.sequencer.record_free & (coming.opcode == Opcode.FIRE) & (coming.stream == c.stream)
+            & (coming.groups >= c.groups) & ((c.opcode == Opcode.LINEAR) | (c.opcode == Opcode.EMBED))
+            & Cat(c.sink == sink for sink in RESIDENT).any()
+            # Membranes that the one pass writes late might be those that the other reads.
+            & ((coming.neuron == Neuron.NI_LIF) | ~Cat(c.sink == sink for sink in SPIKING).any()))
         with m.Switch(c.opcode):
             with m.Case(Opcode.FIRE):
                 m.d.comb += job.source.eq(Source.RESIDUAL)
@@ -312,7 +331,7 @@ class Top(wiring.Component):
             recorder.ring_records.eq(csr.ring_records_value), recorder.trace_bytes.eq(csr.trace_bytes_value),
             recorder.dump_bytes.eq(csr.dump_bytes_value), recorder.clear.eq(csr.control_start & ~seq.busy),
             recorder.answered.eq(self.writer.o_done), recorder.failed.eq(self.writer.error.valid), seq.flushed.eq(recorder.idle),
-            self.checksum.clear.eq(seq.checksum_clear), self.checksum.en.eq(self.neurons.o_valid),
+            self.checksum.first.eq(self.neurons.o.first), self.checksum.en.eq(self.neurons.o_valid),
             self.checksum.values.eq(self.neurons.o.values), seq.checksum.eq(self.checksum.value),
             dumper.buffer.eq(c.d_buffer), dumper.groups.eq(c.groups),
             dumper.residual.eq(self.residual.r_values), self.spikes.dump.eq(self.dumping),
@@ -350,7 +369,7 @@ class Top(wiring.Component):
     def _build_counters(self, m):
         csr, seq, counters, cfg = self.csr, self.sequencer, self.counters, self.cfg
         neurons, rows = self.neurons, self.rows
-        tile_bytes = Const(cfg.cols) >> self.command.weight_code
+        tile_bytes = Const(cfg.cols) >> fields_of(self.run_ahead.front).weight_code
         reads = [getattr(self.reader, name) for name in self.managers]
         read = popcount(Cat(bus.rvalid & bus.rready for bus in reads))
         written = self.writer.m_axi.wvalid & self.writer.m_axi.wready
@@ -359,8 +378,8 @@ class Top(wiring.Component):
             "cycles": seq.busy, "tokens": seq.token_done, "commands": seq.command_done,
             "event_tiles": self.engine.event, "rows_wanted": self.scheduler.wanted,
             "rows_skipped": Mux(self.scheduler.skipped_valid, self.scheduler.skipped, 0), "row_wait": rows.waiting,
-            "level_tiles": Mux(self.engine.event, self.engine.event_level, 0),
-            "bytes_rows": Mux(self.engine.event, tile_bytes, 0),
+            "level_tiles": self.engine.event_level,
+            "bytes_rows": Mux(self.engine.event[-1], tile_bytes << (cfg.events - 1), Mux(self.engine.event[0], tile_bytes, 0)),
             "bytes_bus_read": read << exact_log2(cfg.beat_bytes), "bytes_bus_written": Mux(written, cfg.beat_bytes, 0),
             "spikes": neurons.n_spikes, "fired": neurons.n_fired, "neurons": Mux(neurons.o_valid & spiking, cfg.lanes, 0),
             "winners": Mux(self.attention.winners_strobe, self.attention.winners, 0), "saturations": neurons.n_saturated,

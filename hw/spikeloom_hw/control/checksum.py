@@ -1,6 +1,6 @@
 """Checksum over the groups that a command writes."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -18,12 +18,12 @@ class Checksum(wiring.Component):
 
     Members
     -------
-    clear : In(1)
-        Start over (wins over `en` of the same cycle).
+    first : In(1)
+        With `en`: start over.
     en, values : In(1), In(lanes * acc_width)
         A group of signed words.
     value : Out(32)
-        The sum of all groups so far.
+        The sum of all groups since the first.
 
     Latency
     -------
@@ -38,7 +38,7 @@ class Checksum(wiring.Component):
 
     def __init__(self, *, cfg: AcceleratorConfig):
         self.cfg = cfg
-        super().__init__({"clear": In(1), "en": In(1), "values": In(cfg.lanes * cfg.acc_width), "value": Out(32)})
+        super().__init__({"first": In(1), "en": In(1), "values": In(cfg.lanes * cfg.acc_width), "value": Out(32)})
 
     def elaborate(self, platform):
         m = Module()
@@ -47,8 +47,6 @@ class Checksum(wiring.Component):
             word = Signal(32, name=f"word{lane}")
             m.d.comb += word.eq(self.values.word_select(lane, self.cfg.acc_width).as_signed())
             folded = folded ^ rotate_left(word, 2 * lane % 32)
-        with m.If(self.clear):
-            m.d.sync += self.value.eq(0)
-        with m.Elif(self.en):
-            m.d.sync += self.value.eq(rotate_left(self.value, 5) ^ folded)
+        with m.If(self.en):
+            m.d.sync += self.value.eq(Mux(self.first, 0, rotate_left(self.value, 5)) ^ folded)
         return m

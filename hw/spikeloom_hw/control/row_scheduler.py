@@ -9,7 +9,7 @@ from spikeloom.arch.commands import Order
 from spikeloom.arch.config import MAX_TILES, AcceleratorConfig
 
 from ..layouts import TILE_WIDTH, event_layout
-from ..lib.arith import find_first
+from ..lib.arith import find_first, find_two
 
 
 class RowScheduler(wiring.Component):
@@ -18,6 +18,9 @@ class RowScheduler(wiring.Component):
     `Order.TILES`: every tile's events and then its marker. `Order.ROWS`: every row's tiles, then all markers. Dense mode
     asks for every row, with its level. An embedding asks for one or two given rows at level 1. A command without any
     event still has its markers.
+
+    Of resident rows in `Order.TILES` the last event of a tile `closes` it and needs no marker, and with `cfg.events` of 2 the
+    rows leave in pairs, neighbours of the same scan word.
 
     It knows neither weights nor addresses. With several grid rows the spikes go to grid row 0; the others stay silent.
 
@@ -35,6 +38,8 @@ class RowScheduler(wiring.Component):
         Column tiles, 1..16.
     order : In(1)
         `arch.commands.Order`.
+    resident : In(1)
+        Rows lie on chip.
     dense : In(1)
         Ask for silent rows too.
     embed : In(1)
@@ -43,14 +48,17 @@ class RowScheduler(wiring.Component):
         Rows of an embedding.
     embed_has_b : In(1)
         There is a second row.
+    ready_words : In
+        Scan words that hold their spikes by now, counted from the first; it only grows during a command. The first one does at its
+        `start`. All where nothing drives it.
     r_word : Out
         Scan word wanted.
     r_levels : In(cols * level_bits)
         Its levels, the same cycle.
     o : Out(stream.Signature(event_layout(cfg)))
         Events and markers.
-    wanted : Out(1)
-        A row was asked for; once per row, not per tile.
+    wanted : Out(range(events + 1))
+        Rows asked for; once per row, not per tile.
     skipped : Out(16)
         Rows of the command that were not asked for, counts while `skipped_valid`. 0 for an embedding.
     skipped_valid : Out(1)
@@ -60,8 +68,9 @@ class RowScheduler(wiring.Component):
 
     Latency
     -------
-    The first event (or marker) is valid two cycles after `start`. Then one event or marker per cycle; a scan word without
-    any event costs a cycle only where no earlier word has an event left to hide it.
+    The first event (or marker) is valid two cycles after `start`. Then one event, pair or marker per cycle; a scan word without
+    any event costs a cycle only where no earlier word has an event left to hide it. A tile is closed by its last event where the
+    scan has passed all words by then, otherwise by a marker.
 
     Reference
     ---------
@@ -76,11 +85,12 @@ class RowScheduler(wiring.Component):
         self._column_bits = exact_log2(cfg.cols)
         self._word_bits = max(1, ceil_log2(cfg.max_neurons // cfg.cols))
         super().__init__({
-            "start": In(1), "n_in": In(16), "tiles": In(TILE_WIDTH + 1), "order": In(1), "dense": In(1),
+            "start": In(1), "n_in": In(16), "tiles": In(TILE_WIDTH + 1), "order": In(1), "resident": In(1), "dense": In(1),
             "embed": In(1), "embed_row_a": In(16), "embed_row_b": In(16), "embed_has_b": In(1),
+            "ready_words": In(17 - self._column_bits, init=(1 << 17 - self._column_bits) - 1),
             "r_word": Out(self._word_bits), "r_levels": In(cfg.cols * cfg.level_bits),
             "o": Out(stream.Signature(event_layout(cfg))),
-            "wanted": Out(1), "skipped": Out(16), "skipped_valid": Out(1), "busy": Out(1),
+            "wanted": Out(range(cfg.events + 1)), "skipped": Out(16), "skipped_valid": Out(1), "busy": Out(1),
         })
         assert MAX_TILES == 1 << TILE_WIDTH
 
@@ -97,23 +107,42 @@ class RowScheduler(wiring.Component):
         self.running, self.tile = Signal(), Signal(TILE_WIDTH)
 
         fetched, planes = self._build_fetch(m)
-        found, several, column = find_first(m, self.pending)
-        advance, event, marker, leave = Signal(), Signal(), Signal(), Signal()
+        by_tile, found, rest = self._build_choice(m)
+        advance, event, marker, closes, leave = Signal(), Signal(), Signal(), Signal(), Signal()
         tile_end, next_tile, load, skip = Signal(), Signal(), Signal(), Signal()
+        there = Signal()
         m.d.comb += [
+            there.eq(self.fetch < self.ready_words),
             advance.eq(~self.o.valid | self.o.ready),
             tile_end.eq(self.tile == self.tiles - 1),
             event.eq(self.running & found),
             marker.eq(self.running & ~found & self.scanned),
-            leave.eq(advance & event & ((self.order == Order.TILES) | tile_end)),
-            next_tile.eq(advance & marker & (self.order == Order.TILES) & ~tile_end),
-            load.eq(self.start | next_tile | (self.running & ~self.scanned & (~found | (leave & ~several)))),
-            skip.eq(self.running & ~self.scanned & ~load & ~fetched.any()),
+            closes.eq(event & ~rest & self.scanned & by_tile & self.resident),
+            leave.eq(advance & event & (by_tile | tile_end)),
+            next_tile.eq(advance & (marker | closes) & by_tile & ~tile_end),
+            load.eq(self.start | (there & (next_tile | (self.running & ~self.scanned & (~found | (leave & ~rest)))))),
+            skip.eq(there & self.running & ~self.scanned & ~load & ~fetched.any()),
             self.busy.eq(self.running | self.o.valid),
         ]
-        self._build_word(m, load, skip, leave, column, fetched, planes)
-        self._build_output(m, advance, event, marker, tile_end, column)
+        self._build_word(m, load, skip, leave, fetched, planes)
+        self._build_output(m, advance, event, marker, closes, tile_end, by_tile)
         return m
+
+    def _build_choice(self, m):
+        """The events that leave next: (tile by tile?, is there one, do any stay).
+
+        Sets `columns`, places in the scan word, and `both`, whether there are two.
+        """
+        by_tile, self.both = Signal(), Signal()
+        m.d.comb += by_tile.eq(self.order == Order.TILES)
+        if self.cfg.events == 1:
+            found, rest, column = find_first(m, self.pending)
+            self.columns = [column]
+        else:
+            found, two, more, *self.columns = find_two(m, self.pending)
+            m.d.comb += self.both.eq(two & by_tile & self.resident)
+            rest = Mux(self.both, more, two)
+        return by_tile, found, rest
 
     def _build_fetch(self, m):
         """Events and levels of the scan word at `r_word`."""
@@ -136,7 +165,7 @@ class RowScheduler(wiring.Component):
             m.d.comb += [plane.eq(Cat(level[bit] for level in levels)) for bit, plane in enumerate(planes)]
         return fetched, planes
 
-    def _build_word(self, m, load, skip, leave, column, fetched, planes):
+    def _build_word(self, m, load, skip, leave, fetched, planes):
         """The current scan word and the pointer to the next one."""
         words, last_word = Signal(17 - self._column_bits), Signal()
         m.d.comb += [
@@ -149,35 +178,50 @@ class RowScheduler(wiring.Component):
             m.d.sync += [self.pending.eq(fetched), self.word.eq(self.fetch)]
             m.d.sync += [kept.eq(plane) for kept, plane in zip(self.planes, planes, strict=True)]
         with m.Elif(leave):
-            m.d.sync += self.pending.eq(Cat(bit & (column != i) for i, bit in enumerate(self.pending)))
+            left = [bit & (self.columns[0] != i) for i, bit in enumerate(self.pending)]
+            if self.cfg.events == 2:
+                left = [bit & (~self.both | (self.columns[1] != i)) for i, bit in enumerate(left)]
+            m.d.sync += self.pending.eq(Cat(left))
 
-    def _build_output(self, m, advance, event, marker, tile_end, column):
+    def _build_output(self, m, advance, event, marker, closes, tile_end, by_tile):
         """The output register, the tile loop and the counters."""
         out, final, unwanted = self.o.payload, Signal(), Signal(16)
-        row, level = Signal(16), Signal(self.cfg.level_bits)
+        first = advance & event & (self.tile == 0)
         m.d.comb += [
-            row.eq(Mux(self.embed, Mux(column[0], self.embed_row_b, self.embed_row_a), Cat(column, self.word))),
-            level.eq(Cat(plane.bit_select(column, 1) for plane in self.planes)),
-            final.eq(advance & marker & tile_end),
-            self.wanted.eq(advance & event & (self.tile == 0)),
-            self.skipped.eq(unwanted),
+            final.eq(advance & (marker | closes) & tile_end),
+            self.wanted.eq(Mux(first, Mux(self.both, 2, 1), 0)),
+            # With one tile, what closes it may be wanted in this very cycle.
+            self.skipped.eq(Mux(self.embed, 0, unwanted - self.wanted)),
             self.skipped_valid.eq(final),
         ]
         with m.If(advance):
             m.d.sync += [
                 self.o.valid.eq(event | marker),
-                out.row.eq(Mux(marker, 0, row)),
-                out.level.eq(Mux(marker, 0, level)),
                 out.tile.eq(self.tile),
                 out.marker.eq(marker),
-                out.last.eq(marker & tile_end),
+                out.closes.eq(closes),
+                out.last.eq((marker | closes) & tile_end),
             ]
-        with m.If(advance & (marker | (event & (self.order == Order.ROWS)))):
+            for names, column, there in zip((("row", "level"), ("row_b", "level_b")), self.columns, (event, event & self.both)):
+                row, level = self._look_up(m, column)
+                m.d.sync += [out[names[0]].eq(Mux(there, row, 0)), out[names[1]].eq(Mux(there, level, 0))]
+            if self.cfg.events == 2:
+                m.d.sync += out.both.eq(event & self.both)
+        with m.If(advance & (marker | closes | (event & ~by_tile))):
             m.d.sync += self.tile.eq(Mux(tile_end, 0, self.tile + 1))
         with m.If(self.start):
             m.d.sync += [self.running.eq(1), unwanted.eq(Mux(self.embed, 0, self.n_in))]
         with m.Else():
             with m.If(final):
                 m.d.sync += self.running.eq(0)
-            with m.If(self.wanted & ~self.embed):
-                m.d.sync += unwanted.eq(unwanted - 1)
+            with m.If(~self.embed):
+                m.d.sync += unwanted.eq(unwanted - self.wanted)
+
+    def _look_up(self, m, column):
+        """Row and level of a place in the scan word."""
+        row, level = Signal(16), Signal(self.cfg.level_bits)
+        m.d.comb += [
+            row.eq(Mux(self.embed, Mux(column[0], self.embed_row_b, self.embed_row_a), Cat(column, self.word))),
+            level.eq(Cat(plane.bit_select(column, 1) for plane in self.planes)),
+        ]
+        return row, level

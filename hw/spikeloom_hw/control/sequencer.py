@@ -40,7 +40,11 @@ class Sequencer(wiring.Component):
     command, command_index : Out
         The command being run.
     next_command, next_valid : Out
-        The command after it, once it is there and was found good.
+        The command after it, once it is there, was found good and is not passed over.
+    take : Out(1)
+        In the next cycle it is the one being run.
+    record_free : Out(1)
+        The record of a command that ended now would be made at once.
     slot : Out(8)
         Slot of the residual store that the command works on; with `command`.
     token, position, target : Out(16)
@@ -50,13 +54,13 @@ class Sequencer(wiring.Component):
     go : Out(len(Opcode))
         Start pulse, one bit per opcode.
     unit_done : In(1)
-        The unit of the running command is done.
+        The unit of the running command is done; of one that the unit began by itself, from the cycle of `go` on or later.
     first_logits : Out(1)
         Pulse before the first logits of a token.
     picked, picked_logit, best_id, best_logit, target_logit : In
         Result of PICK.
     o_token : Out(stream of token records), o_trace : Out(stream of trace records)
-    checksum : In(32), checksum_clear : Out(1)
+    checksum : In(32)
     flushed : In(1)
         Every record has reached memory.
     busy, finished, state, reason, error_code, error_command, error_position, error_address : Out
@@ -66,8 +70,8 @@ class Sequencer(wiring.Component):
 
     Latency
     -------
-    Two cycles from one command's done to the next one's start when the fetch is ahead. A token takes eight cycles beside
-    its commands (`arch.cycles.TOKEN_OVERHEAD`), and so does each pass of a sweep.
+    One cycle from one command's done to the next one's start when the fetch is ahead, two where a command is passed over between
+    them. A token takes nine cycles beside its commands (`arch.cycles`), and so does each pass of a sweep.
     """
 
     def __init__(self, *, cfg: AcceleratorConfig):
@@ -82,12 +86,12 @@ class Sequencer(wiring.Component):
             "prompt_address": Out(16), "prompt_token": In(16),
             "fault": In(1), "fault_code": In(4), "fault_address": In(32),
             "command": Out(COMMAND_BITS), "command_index": Out(12), "slot": Out(8),
-            "next_command": Out(COMMAND_BITS), "next_valid": Out(1),
+            "next_command": Out(COMMAND_BITS), "next_valid": Out(1), "take": Out(1), "record_free": Out(1),
             "token": Out(16), "position": Out(16), "target": Out(16), "last_position": Out(16),
             "go": Out(len(Opcode)), "unit_done": In(1), "first_logits": Out(1),
             "picked": In(16), "picked_logit": In(logit), "best_id": In(16), "best_logit": In(logit), "target_logit": In(logit),
             "o_token": Out(stream.Signature(8 * RING_RECORD.size)), "o_trace": Out(stream.Signature(8 * TRACE_RECORD.size)),
-            "checksum": In(32), "checksum_clear": Out(1), "flushed": In(1),
+            "checksum": In(32), "flushed": In(1),
             "busy": Out(1), "finished": Out(1), "state": Out(3), "reason": Out(4), "error_code": Out(4),
             "error_command": Out(12), "error_position": Out(16), "error_address": Out(32),
             "token_done": Out(1), "command_done": Out(1),
@@ -97,13 +101,16 @@ class Sequencer(wiring.Component):
         m = Module()
         m.submodules.fetch = fetch = Fetch(cfg=self.cfg)
         self._encoding = Signal()
+        self._index, self._wanted, self._stop, self._failed = Signal(16), Signal(), Signal(), Signal()
+        self._skip = Signal()
         m.d.comb += [
             self._encoding.eq(self.run_mode == Mode.ENCODE),
+            self._skip.eq(fields_of(fetch.command).head & ~self._wanted),
             self.program_address.eq(fetch.address), fetch.i_data.eq(self.program_word),
             fetch.context.eq(self.context), fetch.image_bytes.eq(self.image_bytes), fetch.encode.eq(self._encoding),
-            self.next_command.eq(fetch.command), self.next_valid.eq(fetch.valid & (fetch.code == ErrorCode.NONE)),
+            self.take.eq(fetch.take), self.next_command.eq(fetch.command),
+            self.next_valid.eq(fetch.valid & (fetch.code == ErrorCode.NONE) & ~self._skip),
         ]
-        self._index, self._wanted, self._stop, self._failed = Signal(16), Signal(), Signal(), Signal()
         self._elapsed = Signal(32)
         self._own_fault, self._own_code, self._own_address = Signal(), Signal(4), Signal(32)
         self._build_records(m)
@@ -130,6 +137,12 @@ class Sequencer(wiring.Component):
             m.d.sync += [self.o_token.valid.eq(1), self.o_token.payload.eq(Cat(token, self.position, Const(0, 16), logit, best))]
         # The checksum of a command is complete one cycle after its last result.
         index, position = Signal(12), Signal(16)
+        #: A checksum waits for the record before it: the next command must not touch it.
+        self._trace_stuck = Signal()
+        m.d.comb += [
+            self._trace_stuck.eq(self._trace_wait & self.o_trace.valid & ~self.o_trace.ready),
+            self.record_free.eq(~self.trace | ~(self._trace_wait | self.o_trace.valid)),
+        ]
         with m.If(self._trace_push):
             m.d.sync += [self._trace_wait.eq(1), index.eq(self.command_index), position.eq(self.position)]
         with m.If(self._trace_wait & (~self.o_trace.valid | self.o_trace.ready)):
@@ -152,6 +165,20 @@ class Sequencer(wiring.Component):
         with m.If(self.clear_context & ~self.busy):
             m.d.sync += self.position.eq(0)
         m.d.comb += self.prompt_address.eq(self._index)
+
+        # A unit may be done with a command that it began by itself before it is told to start.
+        done_before, unit_done = Signal(), Signal()
+        m.d.comb += unit_done.eq(self.unit_done | done_before)
+        plain = Signal()
+        m.d.comb += plain.eq(self.next_valid & (command.opcode != Opcode.HALT) & (command.opcode != Opcode.SWEEP))
+
+        def take():
+            """Make the fetched command the one being run."""
+            m.d.comb += fetch.take.eq(1)
+            m.d.sync += [
+                self.command.eq(fetch.command), self.command_index.eq(fetch.index), self._elapsed.eq(0),
+                self.slot.eq(command.stream + Mux(encoding, self.position, 0)),
+            ]
 
         def finish(reason):
             m.d.sync += [self.reason.eq(reason), self._elapsed.eq(0)]
@@ -200,11 +227,7 @@ class Sequencer(wiring.Component):
                     m.d.sync += self.command_index.eq(fetch.index)
                     m.d.comb += [self._own_fault.eq(1), self._own_code.eq(fetch.code), self._own_address.eq(fetch.index)]
                 with m.Elif(fetch.valid):
-                    m.d.comb += fetch.take.eq(1)
-                    m.d.sync += [
-                        self.command.eq(fetch.command), self.command_index.eq(fetch.index), self._elapsed.eq(0),
-                        self.slot.eq(command.stream + Mux(encoding, self.position, 0)),
-                    ]
+                    take()
                     m.next = "START"
                     with m.If(command.opcode == Opcode.HALT):
                         m.next = "TOKEN_END"
@@ -214,21 +237,26 @@ class Sequencer(wiring.Component):
                             finish(Reason.ENCODED)
                     with m.Elif(command.opcode == Opcode.SWEEP):
                         m.next = "SWEEP"
-                    with m.Elif(command.head & ~self._wanted):
+                    with m.Elif(self._skip):
                         m.next = "DISPATCH"
             with m.State("START"):
-                # The record of the command before must be made: its checksum register is about to be cleared.
-                with m.If(~self._trace_wait):
-                    m.d.comb += [self.go.bit_select(opcode, 1).eq(1), self.checksum_clear.eq(1)]
+                with m.If(self.unit_done):
+                    m.d.sync += done_before.eq(1)
+                with m.If(~self._trace_stuck):
+                    m.d.comb += self.go.bit_select(opcode, 1).eq(1)
                     m.next = "RUN"
             with m.State("RUN"):
-                with m.If(self.unit_done):
+                with m.If(unit_done):
+                    m.d.sync += done_before.eq(0)
                     m.d.comb += self.command_done.eq(1)
                     m.next = "DISPATCH"
                     traced = Cat(opcode == code for code in TRACED).any()
                     m.d.comb += self._trace_push.eq(self.trace & traced)
                     with m.If(opcode == Opcode.PICK):
                         m.next = "PICKED"
+                    with m.Elif(plain):
+                        take()
+                        m.next = "START"
             with m.State("PICKED"):
                 with m.If(~self.o_token.valid):
                     m.d.comb += self._token_push.eq(1)

@@ -15,7 +15,7 @@ MAX_EMBED_SHIFT = THRESHOLD_FRACTION
 
 
 def mode_layout() -> data.StructLayout:
-    """What a pass does with its values, told apart once for all lanes."""
+    """What a pass does with its values, told apart once for all lanes; passes follow one another in the pipeline."""
     return data.StructLayout({
         "spiking": 1,      # the sum over its threshold, against multiples of step
         "set": 1,          # no base; shifted to value << embed_shift
@@ -39,8 +39,8 @@ class NeuronLane(wiring.Component):
 
     Members
     -------
-    mode : In(mode_layout())
-        Static while values of a pass are inside.
+    mode_1, mode_2, mode_3, mode_4 : In(mode_layout())
+        Of the value now, and of those one, two and three cycles ago; `add` only where there was a value.
     level : In(4)
         Largest level, a cycle after its value.
     term : In(signed(acc_width + 8))
@@ -78,7 +78,8 @@ class NeuronLane(wiring.Component):
         #: Three terms of 32 bits and a few steps.
         self.width = max(cfg.acc_width + THRESHOLD_FRACTION, MEMBRANE_WIDTH) + 2
         super().__init__({
-            "mode": In(mode_layout()), "level": In(4), "term": In(signed(cfg.acc_width + THRESHOLD_FRACTION)),
+            **{f"mode_{stage}": In(mode_layout()) for stage in range(1, 5)}, "level": In(4),
+            "term": In(signed(cfg.acc_width + THRESHOLD_FRACTION)),
             "old": In(signed(RESIDUAL_WIDTH)), "membrane": In(signed(MEMBRANE_WIDTH)), "record": In(parameter_layout()),
             "o_result": Out(signed(cfg.acc_width)), "o_spike": Out(signed(cfg.level_bits + 1)), "o_word": Out(RESIDUAL_WIDTH),
             "o_clipped": Out(1), "o_membrane": Out(MEMBRANE_WIDTH),
@@ -100,7 +101,7 @@ class NeuronLane(wiring.Component):
         With d the height of the sum above the first threshold, in steps of 2^-F: where spikes are made `total` is ~d, which
         costs no negation, and `aside` is ~(d - 4 step), or with `ternary` -(d + 2 step).
         """
-        mode, record, ternary = self.mode, self.record, self.mode.ternary
+        mode, record, ternary = self.mode_1, self.record, self.mode_1.ternary
         term, kept, base, further = (Signal(signed(self.width), name=name) for name in ("wide_term", "kept", "base", "further"))
         m.d.comb += [
             term.eq(self.term),
@@ -151,8 +152,8 @@ class NeuronLane(wiring.Component):
         bounded, minus, spike = Signal(4), Signal(), Signal.like(self.o_spike)
         m.d.comb += [
             bounded.eq(Mux(levels > self.level, self.level, levels)),
-            minus.eq(self.mode.ternary & ~self.aside[-1]),
-            spike.eq(Mux(self.mode.spiking, Cat(bounded, Const(0, 1)).as_signed() - minus, 0)),
+            minus.eq(self.mode_2.ternary & ~self.aside[-1]),
+            spike.eq(Mux(self.mode_2.spiking, Cat(bounded, Const(0, 1)).as_signed() - minus, 0)),
         ]
         rest_1, left = Signal(MEMBRANE_WIDTH), Signal(3)
         m.d.comb += left.eq(Cat(bounded[:2], bounded[2] ^ upper))
@@ -181,7 +182,7 @@ class NeuronLane(wiring.Component):
 
     def _build_result(self, m, spike, word, clipped):
         """The result register, and (third cycle) the spike as a residual word or added to one."""
-        mode = self.mode
+        mode = self.mode_3
         pushed, old_2, pushed_sum = (Signal(signed(width)) for width in (RESIDUAL_WIDTH, RESIDUAL_WIDTH, RESIDUAL_WIDTH + 1))
         m.d.comb += [
             # Eight is the largest shift.
@@ -192,20 +193,20 @@ class NeuronLane(wiring.Component):
         sum_word, sum_clipped = self._clip(m, pushed_sum, Const(0, 1), Const(0, 1))
         with m.If(mode.add):
             m.d.sync += [self.o_result.eq(sum_word), self.o_clipped.eq(sum_clipped)]
-        with m.Elif(mode.spiking):
+        with m.Elif(self.mode_2.spiking):
             m.d.sync += [self.o_result.eq(spike), self.o_clipped.eq(0)]
-        with m.Elif(mode.whole):
+        with m.Elif(self.mode_2.whole):
             m.d.sync += [self.o_result.eq(self.total), self.o_clipped.eq(0)]
         with m.Else():
             m.d.sync += [self.o_result.eq(word), self.o_clipped.eq(clipped)]
-        m.d.comb += self.o_word.eq(Mux(mode.spiking & ~mode.add, pushed, self.o_result))
+        m.d.comb += self.o_word.eq(Mux(mode.spiking & ~self.mode_4.add, pushed, self.o_result))
 
     def _build_reset(self, m, spike, left):
-        """Third cycle: what makes the potential after the reset of the rest, and what comes off after the leak.
+        """Third cycle: what makes the potential after the reset of the rest, and what comes off after the leak; chosen in the second.
 
         The potential before the reset lies one step above d (I_LIF: half a step).
         """
-        mode = self.mode
+        mode = self.mode_2
         silent, steps = Signal(), Signal(3)
         m.d.comb += silent.eq(spike == 0)
         with m.If(mode.half):
@@ -236,14 +237,14 @@ class NeuronLane(wiring.Component):
 
     def _build_membrane(self, m, rest, adjust, drop):
         """Third cycle: the potential; fourth: what comes off it; fifth: their difference."""
-        mode = self.mode
+        mode, mode_4 = self.mode_3, self.mode_4
         potential, drop_1 = Signal(signed(MEMBRANE_WIDTH)), Signal.like(drop)
         m.d.sync += [potential.eq(rest + adjust), drop_1.eq(drop)]
         with m.If(mode.hard & (self.o_spike != 0)):
             m.d.sync += potential.eq(0)
         # The shift of the leak in two parts: up to three places, then by fours.
         held, leak, by_fours = Signal(MEMBRANE_WIDTH), Signal(signed(MEMBRANE_WIDTH)), Signal(2)
-        m.d.sync += [held.eq(potential - drop_1), leak.eq(potential >> mode.leak[:2]), by_fours.eq(mode.leak[2:])]
-        with m.If(mode.leak == LEAK_OFF):
+        m.d.sync += [held.eq(potential - drop_1), leak.eq(potential >> mode_4.leak[:2]), by_fours.eq(mode_4.leak[2:])]
+        with m.If(mode_4.leak == LEAK_OFF):
             m.d.sync += leak.eq(0)
         m.d.comb += self.o_membrane.eq(held - (leak >> (by_fours << 2)))

@@ -28,7 +28,7 @@ class Source(enum.Enum, shape=unsigned(2)):
 
 
 def pass_layout() -> data.StructLayout:
-    """One pass: static while it runs. Fields as those of a command."""
+    """One pass. Fields as those of a command."""
     return data.StructLayout({
         "source": Source, "sink": Sink, "dst": 2, "groups": 14, "params": 16, "base_group": 16, "attn_groups": 10,
         "level": 4, "embed_shift": 4, "neuron": Neuron, "leak": 4, "first": 1,
@@ -36,13 +36,14 @@ def pass_layout() -> data.StructLayout:
 
 
 def result_layout(cfg: AcceleratorConfig) -> data.StructLayout:
-    """One group: `values` are what the pass makes (spikes, residual words or logits), signed words of acc_width.
+    """One group, `first` of its pass or not: `values` are what the pass makes (spikes, residual words or logits), signed words of
+    acc_width.
 
     `levels` are its spikes as they are stored, for group `group` of spike buffer `dst` where `to_spikes`; `words` are for
     group `home` of the residual store where `to_residual`.
     """
     return data.StructLayout({
-        "sink": Sink, "to_spikes": 1, "dst": 2, "group": 16, "part": 2, "part_group": 10, "levels": cfg.lanes * cfg.level_bits,
+        "first": 1, "sink": Sink, "to_spikes": 1, "dst": 2, "group": 16, "part": 2, "part_group": 10, "levels": cfg.lanes * cfg.level_bits,
         "to_residual": 1, "home": 16, "words": cfg.lanes * RESIDUAL_WIDTH, "values": cfg.lanes * cfg.acc_width,
     })
 
@@ -54,6 +55,9 @@ class NeuronUnit(wiring.Component):
     tiles that the spike engine reports as drained; the other sources run at one group per cycle. A group that a pass reads
     must not be one that it has written.
 
+    A pass over the residual store may be chained to one that writes it: it then begins by itself as soon as it reads what was
+    written, while results of the first pass are still inside.
+
     Parameters
     ----------
     cfg : AcceleratorConfig
@@ -61,7 +65,10 @@ class NeuronUnit(wiring.Component):
     Members
     -------
     start : In(1), job : In(pass_layout())
-        Begin a pass, two cycles after the last one's `done` or later; `job` stays until `done`.
+        Begin a pass, in the cycle after the last one's `done` or later; `job` is taken in this cycle. Of a pass that was chained
+        it says no more than that its `done` is awaited from now on.
+    chain : In(1), next_job : In(pass_layout())
+        With the last group of a pass over SUMS that writes the residual store: a pass over it follows, of at least as many groups.
     i_drain : In(stream of drain_layout)
         Finished tiles (SUMS only).
     bank, tile, group : Out
@@ -88,7 +95,8 @@ class NeuronUnit(wiring.Component):
 
     Latency
     -------
-    `latency_of(sink)` cycles from reading a group to its result.
+    `latency_of(sink)` cycles from reading a group to its result. The first group is read in the cycle after `start`, of a pass that
+    has membranes a cycle later; of a chained pass `chain_delay` + 1 cycles after the last group of the pass before.
 
     Reference
     ---------
@@ -107,7 +115,7 @@ class NeuronUnit(wiring.Component):
         self.cfg = cfg
         count = bits_for(cfg.lanes)
         super().__init__({
-            "start": In(1), "job": In(pass_layout()),
+            "start": In(1), "job": In(pass_layout()), "chain": In(1), "next_job": In(pass_layout()),
             "i_drain": In(stream.Signature(drain_layout())),
             "bank": Out(1), "tile": Out(4), "group": Out(max(1, exact_log2(cfg.groups_per_tile))),
             "sums": In(cfg.rows * cfg.lanes * cfg.acc_width), "release": Out(1),
@@ -122,61 +130,111 @@ class NeuronUnit(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        #: The pass whose groups are read, and whether another one is taken in this cycle.
+        self._now, self._take = Signal(pass_layout()), Signal()
         issue, last = self._build_walk(m)
-        mode, writes = self._build_mode(m)
+        modes, writes = self._build_mode(m, issue)
         stages, level = self._build_control(m, issue, last, writes)
-        terms = self._build_read(m, mode)
-        lanes = self._build_lanes(m, mode, level, terms)
-        self._build_output(m, mode, stages, lanes)
+        terms = self._build_read(m, modes, stages)
+        lanes = self._build_lanes(m, modes, level, terms)
+        self._build_output(m, modes, stages, lanes)
         return m
 
     def _build_walk(self, m):
         """Choose the group read this cycle; returns (is there one, is it the last)."""
-        per_tile = self.cfg.groups_per_tile
-        active = Signal()
+        per_tile, now = self.cfg.groups_per_tile, self._now
+        # Membranes of the pass before are written up to two cycles after its end: a pass that has some waits one.
+        active, hold = Signal(), Signal()
         position = Signal(16)
         issue, last = Signal(), Signal()
         relative = Signal(16)
         drained = self.i_drain.payload
         tile_end = Signal()
-        with m.If(self.job.source == Source.SUMS):
+        with m.If(now.source == Source.SUMS):
             inside = Signal(range(per_tile))
             m.d.comb += [
                 relative.eq(Cat(inside, drained.tile)),
                 self.tile.eq(drained.tile), self.bank.eq(drained.bank), self.group.eq(inside),
-                issue.eq(active & self.i_drain.valid & (relative < self.job.groups)),
+                issue.eq(active & ~hold & self.i_drain.valid & (relative < now.groups)),
                 tile_end.eq(inside == per_tile - 1),
-                self.release.eq(active & self.i_drain.valid & tile_end),
-                self.i_drain.ready.eq(active & tile_end),
+                self.release.eq(active & ~hold & self.i_drain.valid & tile_end),
+                self.i_drain.ready.eq(active & ~hold & tile_end),
                 last.eq(self.release & drained.last),
             ]
-            with m.If(active & self.i_drain.valid):
+            with m.If(active & ~hold & self.i_drain.valid):
                 m.d.sync += inside.eq(inside + 1)
         with m.Else():
-            m.d.comb += [relative.eq(position), issue.eq(active), last.eq(active & (position + 1 >= self.job.groups))]
-            m.d.sync += position.eq(position + 1)
-        with m.If(self.start):
-            m.d.sync += [active.eq(1), position.eq(0)]
+            m.d.comb += [relative.eq(position), issue.eq(active & ~hold), last.eq(issue & (position + 1 >= now.groups))]
+            m.d.sync += position.eq(position + issue)
+        chained, taken = self._build_chain(m, last, drained.tile), self._taken
+        with m.If(self._take):
+            m.d.sync += [active.eq(1), position.eq(0), now.eq(taken)]
         with m.Elif(last):
             m.d.sync += active.eq(0)
+        m.d.sync += hold.eq(self._take & ~chained & self._remembers(taken))
         base = Signal(16)
         m.d.comb += [
-            base.eq(self.job.base_group + relative),
-            self.r_group.eq(Mux(self.job.source == Source.RESIDUAL, relative, base)), self.g_group.eq(relative),
-            self.p_address.eq(self.job.params + relative),
+            base.eq(now.base_group + relative),
+            self.r_group.eq(Mux(now.source == Source.RESIDUAL, relative, base)), self.g_group.eq(relative),
+            self.p_address.eq(now.params + relative),
         ]
         self._base = base
         return issue, last
 
-    def _build_mode(self, m):
-        """What the pass does, registered; returns (mode, are membranes written).
+    @classmethod
+    def chain_delay(cls, *, groups: int, sink: Sink) -> int:
+        """Cycles between the last group of a pass and a chained one: its first group must have been written, and no two results
+        may meet. `groups` are those of the tiles."""
+        return max(sink == Sink.ADD_SPIKES, cls.latency_of(sink) + 1 - groups)
 
-        The registers hold a cycle longer than `job`: the leak comes after `done`.
-        """
-        job = self.job
-        mode, writes = Signal(mode_layout()), Signal()
+    def _build_chain(self, m, last, tile):
+        """When another pass is taken; returns whether it is a chained one."""
+        per_tile, now = self.cfg.groups_per_tile, self._now
+        chained, early = Signal(), Signal()
+        delay, left = Signal(range(self.latency + 3)), Signal(range(self.latency + 3))
+        for sink, others in ((Sink.RESIDUAL, now.sink != Sink.ADD_SPIKES), (Sink.ADD_SPIKES, now.sink == Sink.ADD_SPIKES)):
+            with m.If(others):
+                m.d.comb += delay.eq(self.chain_delay(groups=1 << 16, sink=sink))
+                for number in range(-(-(self.latency + 2) // per_tile)):
+                    with m.If(tile == number):
+                        m.d.comb += delay.eq(self.chain_delay(groups=(number + 1) * per_tile, sink=sink))
+        follows = last & self.chain & (now.source == Source.SUMS)
+        m.d.comb += [chained.eq((follows & (delay == 0)) | (left == 1)), self._take.eq(chained | (self.start & ~early))]
+        with m.If(follows):
+            m.d.sync += left.eq(delay)
+        with m.Elif(left != 0):
+            m.d.sync += left.eq(left - 1)
+        with m.If(follows):
+            m.d.sync += early.eq(1)
+        with m.Elif(self.start):
+            m.d.sync += early.eq(0)
+        # A chained pass is taken where none begins by itself.
+        self._taken = Signal(pass_layout())
+        m.d.comb += self._taken.eq(Mux(self.start, self.job, self.next_job))
+        return chained
+
+    def _build_mode(self, m, issue):
+        """What the pass does, registered as it is taken; returns (modes by stage, stage 0 the cycle of reading, are membranes
+        written)."""
+        job = self._taken
+        modes = [Signal(mode_layout(), name=f"mode_{stage}") for stage in range(5)]
+        mode, writes = modes[0], Signal()
+        for before, after in zip(modes, modes[1:]):
+            m.d.sync += after.eq(before)
+        m.d.sync += modes[1].add.eq(modes[0].add & issue)
         spiking = Cat(job.sink == sink for sink in SPIKING).any()
-        m.d.sync += [
+        with m.If(self._take):
+            m.d.sync += self._decoded(job, mode, writes, spiking)
+        return modes, writes
+
+    @staticmethod
+    def _remembers(job):
+        """Whether a pass has membranes."""
+        return Cat(job.sink == sink for sink in SPIKING).any() & (job.neuron != Neuron.NI_LIF)
+
+    @staticmethod
+    def _decoded(job, mode, writes, spiking):
+        return [
             mode.spiking.eq(spiking), mode.set.eq(job.sink == Sink.SET), mode.whole.eq(job.sink == Sink.LOGITS),
             mode.add.eq(job.sink == Sink.ADD_SPIKES),
             writes.eq(spiking & (job.neuron != Neuron.NI_LIF)),
@@ -185,38 +243,39 @@ class NeuronUnit(wiring.Component):
             mode.subtract.eq(job.neuron == Neuron.LIF_SUBTRACT), mode.half.eq(job.neuron == Neuron.I_LIF),
             mode.leak.eq(job.leak), mode.embed_shift.eq(job.embed_shift),
         ]
-        return mode, writes
 
     def _build_control(self, m, issue, last, writes):
         """What goes along with a group, parts of Q|K|V told apart; returns (stages, largest level in stage 2).
 
         Stage n is n cycles after the group was read.
         """
-        job = self.job
-        control = data.StructLayout({"valid": 1, "last": 1, "write": 1, "group": 16, "home": 16, "address": 16,
-                                     "part": 2, "part_group": 10})
+        now = self._now
+        control = data.StructLayout({"valid": 1, "first": 1, "last": 1, "write": 1, "group": 16, "home": 16, "address": 16,
+                                     "part": 2, "part_group": 10, "sink": Sink, "dst": 2, "level": 4, "residual": 1})
         stages = [None] + [Signal(control, name=f"stage{n}") for n in range(1, 6)]
-        part, counted = Signal(2), Signal(10)
-        with m.If(self.start):
-            m.d.sync += [part.eq(0), counted.eq(0)]
+        part, counted, begun = Signal(2), Signal(10), Signal()
+        with m.If(self._take):
+            m.d.sync += [part.eq(0), counted.eq(0), begun.eq(0)]
         with m.Elif(issue):
-            m.d.sync += counted.eq(counted + 1)
-            with m.If(counted + 1 == job.attn_groups):
+            m.d.sync += [counted.eq(counted + 1), begun.eq(1)]
+            with m.If(counted + 1 == now.attn_groups):
                 m.d.sync += [counted.eq(0), part.eq(part + 1)]
         m.d.sync += [
             stages[1].valid.eq(issue), stages[1].last.eq(last), stages[1].write.eq(issue & writes),
             stages[1].group.eq(self._base), stages[1].home.eq(self.r_group), stages[1].address.eq(self.p_address),
-            stages[1].part.eq(part), stages[1].part_group.eq(counted),
+            stages[1].part.eq(part), stages[1].part_group.eq(counted), stages[1].first.eq(issue & ~begun),
+            stages[1].sink.eq(now.sink), stages[1].dst.eq(now.dst), stages[1].level.eq(now.level),
+            stages[1].residual.eq(now.source == Source.RESIDUAL),
         ]
         for before, after in zip(stages[1:], stages[2:], strict=False):
             m.d.sync += after.eq(before)
         level = Signal(4)
-        m.d.sync += level.eq(Mux((job.sink == Sink.QKV) & (stages[1].part < 2), 1, job.level))
+        m.d.sync += level.eq(Mux((stages[1].sink == Sink.QKV) & (stages[1].part < 2), 1, stages[1].level))
         return stages, level
 
-    def _build_read(self, m, mode):
+    def _build_read(self, m, modes, stages):
         """Stage 1: the integers of the group read a cycle ago, as `NeuronLane.term` wants them."""
-        cfg, source = self.cfg, self.job.source
+        cfg, source, mode = self.cfg, self._now.source, modes[0]
         shape = signed(cfg.acc_width + THRESHOLD_FRACTION)
         terms = []
         for i in range(cfg.lanes):
@@ -233,16 +292,16 @@ class NeuronUnit(wiring.Component):
                 m.d.sync += read.eq(total << THRESHOLD_FRACTION)
             with m.Else():
                 m.d.sync += read.eq(total)
-            m.d.comb += term.eq(Mux(source == Source.RESIDUAL, ~(old << THRESHOLD_FRACTION), read))
+            m.d.comb += term.eq(Mux(stages[1].residual, ~(old << THRESHOLD_FRACTION), read))
             terms.append(term)
         return terms
 
-    def _build_lanes(self, m, mode, level, terms):
+    def _build_lanes(self, m, modes, level, terms):
         lanes = []
         for i, term in enumerate(terms):
             m.submodules[f"lane{i}"] = lane = NeuronLane(cfg=self.cfg)
             m.d.comb += [
-                lane.mode.eq(mode), lane.level.eq(level), lane.term.eq(term),
+                *(getattr(lane, f"mode_{stage}").eq(modes[stage]) for stage in range(1, 5)), lane.level.eq(level), lane.term.eq(term),
                 lane.old.eq(self.residual.word_select(i, RESIDUAL_WIDTH)),
                 lane.membrane.eq(self.membranes.word_select(i, MEMBRANE_WIDTH)),
                 lane.record.eq(self.records.word_select(i, 64)),
@@ -250,14 +309,18 @@ class NeuronUnit(wiring.Component):
             lanes.append(lane)
         return lanes
 
-    def _build_output(self, m, mode, stages, lanes):
-        cfg, job = self.cfg, self.job
-        made = Signal.like(stages[3])
+    def _build_output(self, m, modes, stages, lanes):
+        cfg = self.cfg
+        made, added, early = Signal.like(stages[3]), Signal(), Signal()
         m.d.comb += [
-            made.eq(Mux(mode.add, stages[4], stages[3])),
-            self.o_valid.eq(made.valid), self.done.eq(made.last), self.o.sink.eq(job.sink), self.o.dst.eq(job.dst),
-            self.o.to_spikes.eq(Cat(job.sink == sink for sink in BUFFERED).any()),
-            self.o.to_residual.eq(Cat(job.sink == sink for sink in RESIDENT).any()),
+            # A group that is added to comes a cycle later than others; its last one may come without a group in it.
+            added.eq(stages[4].sink == Sink.ADD_SPIKES), early.eq(stages[3].sink == Sink.ADD_SPIKES),
+            made.eq(Mux(added & (stages[4].valid | stages[4].last), stages[4], stages[3])),
+            self.o_valid.eq(Mux(added & stages[4].valid, 1, stages[3].valid & ~early)),
+            self.done.eq((stages[4].last & added) | (stages[3].last & ~early)),
+            self.o.first.eq(made.first), self.o.sink.eq(made.sink), self.o.dst.eq(made.dst),
+            self.o.to_spikes.eq(Cat(made.sink == sink for sink in BUFFERED).any()),
+            self.o.to_residual.eq(Cat(made.sink == sink for sink in RESIDENT).any()),
             self.o.group.eq(made.group), self.o.home.eq(made.home), self.o.part.eq(made.part),
             self.o.part_group.eq(made.part_group),
             self.o.levels.eq(Cat(lane.o_spike[:cfg.level_bits] for lane in lanes)),
@@ -271,5 +334,5 @@ class NeuronUnit(wiring.Component):
                 self.n_spikes.eq(adder_tree([Mux(lane.o_spike[-1], 1, lane.o_spike[:cfg.level_bits]) for lane in lanes])),
                 self.n_fired.eq(adder_tree([lane.o_spike.any() for lane in lanes])),
             ]
-        with m.If(made.valid):
+        with m.If(self.o_valid):
             m.d.comb += self.n_saturated.eq(adder_tree([lane.o_clipped for lane in lanes]))

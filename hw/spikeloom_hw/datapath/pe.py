@@ -25,22 +25,24 @@ def level_terms(level: int) -> dict:
 class ProcessingElement(wiring.Component):
     """Multiplies a weight by a level with one adder (two terms), and adds it to one of its accumulators with another.
 
+    With `cfg.events` of 2 it does so with two weights, and adds their products first.
+
     The accumulators (two banks of tiles) are LUT RAM, read and written in the same cycle. They are never cleared: `first`
     overwrites.
 
     Parameters
     ----------
     cfg : AcceleratorConfig
-        `acc_width`.
+        `acc_width`, `events`.
 
     Members
     -------
-    weight : In(signed(8))
-        The weight; a register outside.
-    terms : In(terms_layout)
-        The level of the same cycle.
+    weight, weight_b : In(signed(8))
+        The weights; registers outside. What is named `_b` is there for two events per cycle.
+    terms, terms_b : In(terms_layout)
+        The levels of the same cycle.
     add : In(1)
-        One cycle later: add the product to accumulator `slot`.
+        `latency` - 1 cycles later: add the product to accumulator `slot`.
     first : In(1)
         With `add`: the accumulator counts as zero.
     slot : In(5)
@@ -52,42 +54,36 @@ class ProcessingElement(wiring.Component):
 
     Latency
     -------
-    Two cycles from `weight` to an accumulator that shows it; reads are asynchronous.
+    `latency_of(cfg)` cycles from `weight` to an accumulator that shows it: two, or three where products are added first; reads are
+    asynchronous.
 
     Reference
     ---------
     ``acc[slot] += level * weight``.
     """
 
-    latency = 2
+    @staticmethod
+    def latency_of(cfg: AcceleratorConfig) -> int:
+        """Cycles from a weight to an accumulator that shows it."""
+        return 1 + cfg.events
 
     def __init__(self, *, cfg: AcceleratorConfig):
         self.cfg = cfg
+        self.latency = self.latency_of(cfg)
+        second = {"weight_b": In(signed(WEIGHT_WIDTH)), "terms_b": In(terms_layout)} if cfg.events == 2 else {}
         super().__init__({
-            "weight": In(signed(WEIGHT_WIDTH)), "terms": In(terms_layout),
+            "weight": In(signed(WEIGHT_WIDTH)), "terms": In(terms_layout), **second,
             "add": In(1), "first": In(1), "slot": In(SLOT_WIDTH),
             "r_slot": In(SLOT_WIDTH), "r_sum": Out(signed(cfg.acc_width)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        width = WEIGHT_WIDTH + 4
-        terms = self.terms
-        large, small, product = Signal(signed(width)), Signal(signed(width)), Signal(signed(width))
-        with m.If(~terms.zero):
-            with m.Switch(terms.shift):
-                for shift in range(4):
-                    with m.Case(shift):
-                        m.d.comb += large.eq(self.weight << shift)
-        with m.If(terms.twice):
-            m.d.comb += small.eq(self.weight << 1)
-        with m.Elif(terms.once):
-            m.d.comb += small.eq(self.weight)
-        with m.Elif(terms.minus):
-            m.d.comb += small.eq(~self.weight)
-        # One adder: a place below the lowest carries the one that completes the negation.
-        total = Cat(Const(1, 1), large).as_signed() + Cat(terms.minus, small).as_signed()
-        m.d.sync += product.eq(total[1:].as_signed())
+        product = self._build_product(m, self.weight, self.terms)
+        if self.cfg.events == 2:
+            other, both = self._build_product(m, self.weight_b, self.terms_b), Signal(signed(len(product) + 1))
+            m.d.sync += both.eq(product + other)
+            product = both
 
         m.submodules.sums = sums = memory.Memory(shape=signed(self.cfg.acc_width), depth=1 << SLOT_WIDTH, init=[])
         old, read, write = sums.read_port(domain="comb"), sums.read_port(domain="comb"), sums.write_port()
@@ -100,3 +96,23 @@ class ProcessingElement(wiring.Component):
             self.r_sum.eq(read.data),
         ]
         return m
+
+    def _build_product(self, m, weight, terms):
+        """Weight times level, a cycle later."""
+        width = WEIGHT_WIDTH + 4
+        large, small, product = Signal(signed(width)), Signal(signed(width)), Signal(signed(width))
+        with m.If(~terms.zero):
+            with m.Switch(terms.shift):
+                for shift in range(4):
+                    with m.Case(shift):
+                        m.d.comb += large.eq(weight << shift)
+        with m.If(terms.twice):
+            m.d.comb += small.eq(weight << 1)
+        with m.Elif(terms.once):
+            m.d.comb += small.eq(weight)
+        with m.Elif(terms.minus):
+            m.d.comb += small.eq(~weight)
+        # One adder: a place below the lowest carries the one that completes the negation.
+        total = Cat(Const(1, 1), large).as_signed() + Cat(terms.minus, small).as_signed()
+        m.d.sync += product.eq(total[1:].as_signed())
+        return product

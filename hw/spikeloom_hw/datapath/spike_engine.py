@@ -17,9 +17,9 @@ from .pe import SLOT_WIDTH, ProcessingElement, level_terms, terms_layout
 class SpikeEngine(wiring.Component):
     """Grid of `rows` x `cols` accumulate-only elements: every event adds level x weight to the sums of its bank and tile.
 
-    A tile that was never added to since its `release` reads as zero. Sums do not overflow: the compiler proves it. A marker
-    becomes a request to drain, in order, when the last sum of its tile has landed. Who starts a command on a bank has
-    released its tiles before.
+    A tile that was never added to since its `release` reads as zero. Sums do not overflow: the compiler proves it. A marker, or
+    an event that closes its tile, becomes a request to drain, in order, when the last sum of its tile has landed. Who starts a
+    command on a bank has released its tiles before.
 
     Parameters
     ----------
@@ -39,48 +39,51 @@ class SpikeEngine(wiring.Component):
         Their sums, signed; grid row 0, lane 0 lowest.
     release : In({en 1, bank 1, tile 4})
         Forget a tile's sums. Events of that bank and tile may be offered from the same cycle on.
-    event : Out(1)
-        An event was taken (one cycle later).
+    event : Out(range(events + 1))
+        Events that were taken (one cycle later).
     event_level : Out
-        With `event`: sum of its levels over the grid rows, -1 counting as 1; otherwise 0.
+        Sum of their levels over the grid rows, -1 counting as 1; otherwise 0.
     busy : Out(1)
         Something is inside: an event on its way to the sums, or a drain request not yet taken.
 
     Latency
     -------
-    An event shows in `r_sums` three cycles after its transfer; a marker is valid at `o_drain` two cycles after its transfer.
-    One event or marker per cycle; markers wait while `MAX_TILES` + 1 drain requests do.
+    An event shows in `r_sums`, and what closes a tile is valid at `o_drain`, `latency_of(cfg)` cycles after its transfer: three
+    cycles, or four where events come in pairs. One transfer per cycle; it waits while `MAX_TILES` + 1 drain requests do.
 
     Reference
     ---------
     ``levels @ weights``.
     """
 
-    #: Cycles from an event to a sum that shows it.
-    latency = 3
-    #: Cycles from a marker to its drain request.
-    drain_latency = 2
+    @staticmethod
+    def latency_of(cfg: AcceleratorConfig) -> int:
+        """Cycles from an event to a sum that shows it, and from what closes a tile to its drain request."""
+        return 1 + ProcessingElement.latency_of(cfg)
 
     def __init__(self, *, cfg: AcceleratorConfig):
         self.cfg = cfg
+        self.latency = self.latency_of(cfg)
+        #: What the fields of an event end in.
+        self._names = ("", "_b")[:cfg.events]
         super().__init__({
             "i": In(stream.Signature(weights_layout(cfg))),
             "o_drain": Out(stream.Signature(drain_layout())),
             "r_bank": In(1), "r_tile": In(TILE_WIDTH), "r_group": In(ceil_log2(cfg.groups_per_tile)),
             "r_sums": Out(cfg.rows * cfg.lanes * cfg.acc_width),
             "release": In(data.StructLayout({"en": 1, "bank": 1, "tile": TILE_WIDTH})),
-            "event": Out(1), "event_level": Out(bits_for(cfg.rows * cfg.level_max)), "busy": Out(1),
+            "event": Out(range(cfg.events + 1)), "event_level": Out(bits_for(cfg.events * cfg.rows * cfg.level_max)), "busy": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
         cfg = self.cfg
-        #: First stage: weights and the terms of each grid row's level.
-        self.weights = [Signal(signed(WEIGHT_WIDTH), name=f"weight{column}") for column in range(cfg.cols)]
-        self.terms = [Signal(terms_layout, name=f"terms{row}") for row in range(cfg.rows)]
-        self.slot, self.marker, self.last = Signal(SLOT_WIDTH), Signal(), Signal()
-        #: Second stage: the products, inside the elements, are being added.
-        self.add, self.first, self.add_slot = Signal(), Signal(), Signal(SLOT_WIDTH)
+        #: First stage: weights and the terms of each grid row's level, by event.
+        self.weights = [[Signal(signed(WEIGHT_WIDTH), name=f"weight{name}{column}") for column in range(cfg.cols)] for name in self._names]
+        self.terms = [[Signal(terms_layout, name=f"terms{name}{row}") for row in range(cfg.rows)] for name in self._names]
+        #: A stage per cycle from there to the sums: is there an event, does it find the sums empty, does it close a tile, where.
+        stage = data.StructLayout({"add": 1, "first": 1, "closes": 1, "last": 1, "slot": SLOT_WIDTH})
+        self.stages = [Signal(stage, name=f"stage{n}") for n in range(1, self.latency)]
 
         self._build_input(m)
         self._build_drain(m)
@@ -90,71 +93,81 @@ class SpikeEngine(wiring.Component):
 
     def _build_input(self, m):
         """Register the weights; recode the levels."""
-        cfg, taken = self.cfg, Signal()
-        levels = [self.i.payload.level[row * cfg.level_bits:(row + 1) * cfg.level_bits] for row in range(cfg.rows)]
-        m.d.comb += taken.eq(self.i.valid & self.i.ready & ~self.i.payload.marker)
+        cfg, payload = self.cfg, self.i.payload
+        moved, taken, events, levels = Signal(), Signal(), [], []
+        m.d.comb += [moved.eq(self.i.valid & self.i.ready), taken.eq(moved & ~payload.marker)]
+        for name, weights, terms_of_rows in zip(self._names, self.weights, self.terms, strict=True):
+            there = taken if name == "" else taken & payload.both
+            given, level = payload["weights" + name], payload["level" + name]
+            by_row = [level[row * cfg.level_bits:(row + 1) * cfg.level_bits] for row in range(cfg.rows)]
+            events.append(there)
+            levels += [Mux(is_minus(level), 1, level) for level in by_row]
+            with m.If(there):
+                m.d.sync += [weight.eq(given[i * WEIGHT_WIDTH:(i + 1) * WEIGHT_WIDTH]) for i, weight in enumerate(weights)]
+            with m.If(taken):
+                for level, terms in zip(by_row, terms_of_rows, strict=True):
+                    self._recode(m, level, terms)
         m.d.sync += [
-            self.event.eq(taken),
-            self.event_level.eq(Mux(taken, adder_tree([Mux(is_minus(level), 1, level) for level in levels]), 0)),
+            self.event.eq(adder_tree(events)),
+            self.event_level.eq(Mux(taken, adder_tree(levels), 0)),
+            self.stages[0].add.eq(taken),
+            self.stages[0].closes.eq(moved & (payload.marker | payload.closes)),
         ]
-        with m.If(taken):
-            for column, weight in enumerate(self.weights):
-                m.d.sync += weight.eq(self.i.payload.weights[column * WEIGHT_WIDTH:(column + 1) * WEIGHT_WIDTH])
-            for level, terms in zip(levels, self.terms, strict=True):
-                with m.Switch(level):
-                    for value in (-1, *range(1, cfg.level_max + 1)):
-                        with m.Case(value & ((1 << cfg.level_bits) - 1)):
-                            m.d.sync += terms.eq(terms_layout.const(level_terms(value)))
-                    with m.Default():
-                        m.d.sync += terms.eq(terms_layout.const(level_terms(0)))
-        with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [self.slot.eq(Cat(self.i.payload.tile, self.i.payload.bank)), self.last.eq(self.i.payload.last)]
+        with m.If(moved):
+            m.d.sync += [self.stages[0].slot.eq(Cat(payload.tile, payload.bank)), self.stages[0].last.eq(payload.last)]
+
+    def _recode(self, m, level, terms):
+        with m.Switch(level):
+            for value in (-1, *range(1, self.cfg.level_max + 1)):
+                with m.Case(value & ((1 << self.cfg.level_bits) - 1)):
+                    m.d.sync += terms.eq(terms_layout.const(level_terms(value)))
+            with m.Default():
+                m.d.sync += terms.eq(terms_layout.const(level_terms(0)))
 
     def _build_drain(self, m):
-        """Markers wait in the first stage while the queue of drain requests is full."""
-        m.submodules.drains = drains = Queue(drain_layout(), depth=MAX_TILES + 1)
+        """The stages, and the queue of drain requests at their end, which has room for what the stages hold."""
+        m.submodules.drains = drains = Queue(drain_layout(), depth=MAX_TILES + self.latency + 1)
         wiring.connect(m, drains.o, wiring.flipped(self.o_drain))
+        final, inside = self.stages[-1], Cat(stage.add | stage.closes for stage in self.stages)
+        for before, after in zip(self.stages, self.stages[1:]):
+            m.d.sync += after.eq(before)
+        # A register: the whole event path hangs on this ready.
+        full = Signal()
+        m.d.sync += full.eq(drains.level > MAX_TILES)
         m.d.comb += [
-            drains.i.valid.eq(self.marker),
-            drains.i.payload.bank.eq(self.slot[TILE_WIDTH]),
-            drains.i.payload.tile.eq(self.slot[:TILE_WIDTH]),
-            drains.i.payload.last.eq(self.last),
-            self.i.ready.eq(~self.marker | drains.i.ready),
-            self.busy.eq(self.marker | self.event | self.add | drains.o.valid),
+            drains.i.valid.eq(final.closes),
+            drains.i.payload.bank.eq(final.slot[TILE_WIDTH]),
+            drains.i.payload.tile.eq(final.slot[:TILE_WIDTH]),
+            drains.i.payload.last.eq(final.last),
+            self.i.ready.eq(~full),
+            self.busy.eq(inside.any() | drains.o.valid),
         ]
-        with m.If(self.i.ready):
-            m.d.sync += self.marker.eq(self.i.valid & self.i.payload.marker)
 
     def _build_written(self, m):
         """A bit per accumulator slot: its sums count; otherwise the next event overwrites them."""
-        written, forget = Signal(1 << SLOT_WIDTH), Signal(SLOT_WIDTH)
+        written, forget, stage = Signal(1 << SLOT_WIDTH), Signal(SLOT_WIDTH), self.stages[0]
         self.r_slot, self.r_written = Signal(SLOT_WIDTH), Signal()
         m.d.comb += [
             self.r_slot.eq(Cat(self.r_tile, self.r_bank)),
             self.r_written.eq(written.bit_select(self.r_slot, 1)),
             forget.eq(Cat(self.release.tile, self.release.bank)),
         ]
-        m.d.sync += [
-            self.add.eq(self.event),
-            self.first.eq(~written.bit_select(self.slot, 1)),
-            self.add_slot.eq(self.slot),
-        ]
+        m.d.sync += self.stages[1].first.eq(~written.bit_select(stage.slot, 1))
         with m.If(self.release.en):
             m.d.sync += written.bit_select(forget, 1).eq(0)
-        with m.If(self.event):
-            m.d.sync += written.bit_select(self.slot, 1).eq(1)
+        with m.If(stage.add):
+            m.d.sync += written.bit_select(stage.slot, 1).eq(1)
 
     def _build_grid(self, m):
         """The elements, and the read port that selects a group of lanes."""
-        cfg = self.cfg
+        cfg, final = self.cfg, self.stages[-1]
         for row in range(cfg.rows):
             sums = []
             for column in range(cfg.cols):
                 m.submodules[f"pe{row}_{column}"] = pe = ProcessingElement(cfg=cfg)
-                m.d.comb += [
-                    pe.weight.eq(self.weights[column]), pe.terms.eq(self.terms[row]), pe.add.eq(self.add),
-                    pe.first.eq(self.first), pe.slot.eq(self.add_slot), pe.r_slot.eq(self.r_slot),
-                ]
+                for name, weights, terms in zip(self._names, self.weights, self.terms, strict=True):
+                    m.d.comb += [getattr(pe, "weight" + name).eq(weights[column]), getattr(pe, "terms" + name).eq(terms[row])]
+                m.d.comb += [pe.add.eq(final.add), pe.first.eq(final.first), pe.slot.eq(final.slot), pe.r_slot.eq(self.r_slot)]
                 sums.append(pe.r_sum)
             for lane in range(cfg.lanes):
                 chosen = Signal(cfg.acc_width, name=f"sum{row}_{lane}")

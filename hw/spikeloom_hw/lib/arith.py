@@ -122,6 +122,32 @@ def find_first(m, value) -> tuple[Value, Value, Value]:
     return nodes[0]
 
 
+def find_two(m, value) -> tuple[Value, Value, Value, Value, Value]:
+    """Lowest two ones of a value: (there is one, there are two, there are more, index of the first, index of the second).
+
+    As `find_first`, but that an index which does not exist is meaningless.
+    """
+    nodes = [(bit, Const(0, 1), Const(0, 1), None, None) for bit in Value.cast(value)]
+    exact_log2(len(nodes))
+    while len(nodes) > 1:
+        nodes = [_two_of(m, *nodes[i:i + 2]) for i in range(0, len(nodes), 2)]
+    return nodes[0]
+
+
+def _two_of(m, low: tuple, high: tuple) -> tuple:
+    one, two, more, first, second = low
+    if first is None:
+        first_index, second_index = ~one, Const(1, 1)
+    else:
+        first_index = Cat(Mux(one, first, high[3]), ~one)
+        # The second lies in the lower half with the first, or it is the upper half's first, or both lie there.
+        second_index = Cat(Mux(two, second, Mux(one, high[3], high[4])), ~two)
+    values = (one | high[0], two | high[1] | (one & high[0]), more | high[2] | (two & high[0]) | (one & high[1]), first_index, second_index)
+    node = tuple(Signal(len(value), name=name) for name, value in zip(("one", "two", "more", "first", "second"), values, strict=True))
+    m.d.comb += [signal.eq(value) for signal, value in zip(node, values, strict=True)]
+    return node
+
+
 def _first_of(m, low: tuple, high: tuple) -> tuple:
     index = ~low[0] if low[2] is None else Cat(Mux(low[0], low[2], high[2]), ~low[0])
     node = tuple(Signal(len(value), name=name) for value, name in

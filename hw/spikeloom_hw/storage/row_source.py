@@ -1,7 +1,7 @@
 """Weight rows, on chip or from memory, behind one face."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
-from amaranth.lib import memory, stream, wiring
+from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
@@ -22,7 +22,8 @@ SLICE_WIDTH = 64
 class RowSource(wiring.Component):
     """Answers every event with the weights of its row and tile, in order; markers pass through.
 
-    Resident rows are read from on-chip memory; for streamed rows see `StreamedRows`, which a streamed command's events go
+    Resident rows are read from on-chip memory, both rows of a pair in the same cycle: the first through the port that also
+    loads, so that the memory is one of two ports. For streamed rows see `StreamedRows`, which a streamed command's events go
     to. All formats come out as signed bytes.
 
     A row that lies outside is reported and keeps its place in the stream with level 0, so that nothing is added and
@@ -50,7 +51,7 @@ class RowSource(wiring.Component):
     image_bytes : In(32)
         A streamed row that ends beyond is outside.
     l_en, l_address, l_data : In
-        Loader's write port: a word of `cols` bytes.
+        Loader's write port: a word of `cols` bytes; not while events come.
     i : In(stream.Signature(event_layout(cfg)))
         Events.
     o : Out(stream.Signature(weights_layout(cfg)))
@@ -112,7 +113,7 @@ class RowSource(wiring.Component):
         index, outside = self._build_resident(m, resident)
         self._build_streamed(m, rows)
         self._build_output(m, resident, rows.o)
-        reject = self.i.valid & resident.ready & ~self.streamed & ~self.i.payload.marker & outside
+        reject = self.i.valid & resident.ready & ~self.streamed & outside
         refused, number = Signal(), Signal(INDEX_WIDTH + 1)
         m.d.sync += [refused.eq(reject), number.eq(index)]
         m.d.comb += [
@@ -125,36 +126,59 @@ class RowSource(wiring.Component):
 
     def _build_resident(self, m, answer):
         """On-chip rows: a synchronous read that holds its answer while the consumer waits."""
-        cfg, event, kept = self.cfg, self.i.payload, answer.payload
+        cfg, event, kept, pairs = self.cfg, self.i.payload, answer.payload, self.cfg.events == 2
         address_bits = ceil_log2(cfg.resident_words)
-        first_row, index, word = Signal(16 + TILE_WIDTH + 1), Signal(INDEX_WIDTH + 1), Signal(INDEX_WIDTH + 1)
-        outside, step = Signal(), answer.ready
+        step, read, shared = answer.ready, Signal(), Signal(address_bits)
+        self.pair = Signal(data.StructLayout({"closes": 1, "both": 1, "level_b": event["level"].shape().width, "field_b": 2}))
+        index, word, outside = self._locate(m, event.row, ~event.marker)
         m.d.comb += [
-            first_row.eq(shift_add_product(event.row, self.tiles)),
-            index.eq(adder_tree([self.address[:INDEX_WIDTH], first_row, event.tile])),
-            word.eq(Mux(self.is8, index, Mux(self.is4, index >> 1, index >> 2))),
-            outside.eq(self.address[INDEX_WIDTH:].any() | (word >= cfg.resident_words)),
             step.eq(~answer.valid | self.o.ready),
+            read.eq(step & self.i.valid & ~self.l_en),
+            shared.eq(Mux(self.l_en, self.l_address, word)),
         ]
+        if pairs:
+            index_b, word_b, outside_b = self._locate(m, event.row_b, event.both)
+            self.word_b = Signal(cfg.cols * 8)
         for low in range(0, cfg.cols * 8, SLICE_WIDTH):
             high = min(low + SLICE_WIDTH, cfg.cols * 8)
             m.submodules[f"words{low // SLICE_WIDTH}"] = words = memory.Memory(
                 shape=unsigned(high - low), depth=cfg.resident_words, init=[])
-            read, write = words.read_port(), words.write_port()
+            port, write = words.read_port(), words.write_port()
             m.d.comb += [
-                read.addr.eq(word[:address_bits]), read.en.eq(step & self.i.valid), kept.word[low:high].eq(read.data),
-                write.addr.eq(self.l_address[:address_bits]), write.en.eq(self.l_en), write.data.eq(self.l_data[low:high]),
+                port.addr.eq(shared), port.en.eq(read), kept.word[low:high].eq(port.data),
+                write.addr.eq(shared), write.en.eq(self.l_en), write.data.eq(self.l_data[low:high]),
             ]
+            if pairs:
+                port = words.read_port()
+                m.d.comb += [port.addr.eq(word_b[:address_bits]), port.en.eq(read & event.both), self.word_b[low:high].eq(port.data)]
         with m.If(step):
             m.d.sync += [
                 answer.valid.eq(self.i.valid & ~self.streamed),
                 kept.tile.eq(event.tile),
-                kept.level.eq(Mux(outside & ~event.marker, 0, event.level)),
+                kept.level.eq(Mux(outside, 0, event.level)),
                 kept.marker.eq(event.marker),
                 kept.last.eq(event.last),
                 kept.field.eq(index[:2]),
+                self.pair.closes.eq(event.closes),
             ]
-        return index, outside
+            if pairs:
+                m.d.sync += [
+                    self.pair.both.eq(event.both), self.pair.level_b.eq(Mux(outside_b, 0, event.level_b)),
+                    self.pair.field_b.eq(index_b[:2]),
+                ]
+        return (Mux(outside, index, index_b), outside | outside_b) if pairs else (index, outside)
+
+    def _locate(self, m, row, there):
+        """Number of a tile row, its word, and whether it lies outside."""
+        first_row, index, word = Signal(16 + TILE_WIDTH + 1), Signal(INDEX_WIDTH + 1), Signal(INDEX_WIDTH + 1)
+        outside = Signal()
+        m.d.comb += [
+            first_row.eq(shift_add_product(row, self.tiles)),
+            index.eq(adder_tree([self.address[:INDEX_WIDTH], first_row, self.i.payload.tile])),
+            word.eq(Mux(self.is8, index, Mux(self.is4, index >> 1, index >> 2))),
+            outside.eq(there & (self.address[INDEX_WIDTH:].any() | (word >= self.cfg.resident_words))),
+        ]
+        return index, word, outside
 
     def _build_streamed(self, m, rows):
         """The events of streamed commands, and the bus."""
@@ -171,27 +195,36 @@ class RowSource(wiring.Component):
         """Choose the answer and unpack its weights."""
         cfg, out = self.cfg, self.o.payload
         answer = Signal(tile_row_layout(cfg))
-        half, quarter = Signal(cfg.cols * 4), Signal(cfg.cols * 2)
         with m.If(self.streamed):
             m.d.comb += [answer.eq(streamed.payload), self.o.valid.eq(streamed.valid)]
         with m.Else():
-            m.d.comb += [answer.eq(resident.payload), self.o.valid.eq(resident.valid)]
-        word, field = answer.word, answer.field
+            m.d.comb += [answer.eq(resident.payload), self.o.valid.eq(resident.valid), out.closes.eq(self.pair.closes)]
+            if cfg.events == 2:
+                m.d.comb += [out.both.eq(self.pair.both), out.level_b.eq(self.pair.level_b)]
+        if cfg.events == 2:
+            m.d.comb += out.weights_b.eq(self._unpack(m, self.word_b, self.pair.field_b))
         m.d.comb += [
-            half.eq(Mux(Mux(self.is4, field[0], field[1]), word[cfg.cols * 4:], word[:cfg.cols * 4])),
-            quarter.eq(Mux(field[0], half[cfg.cols * 2:], half[:cfg.cols * 2])),
+            out.weights.eq(self._unpack(m, answer.word, answer.field)),
             out.tile.eq(answer.tile),
             out.bank.eq(self.bank),
             out.level.eq(answer.level),
             out.marker.eq(answer.marker),
             out.last.eq(answer.last),
         ]
-        weights = []
+
+    def _unpack(self, m, word, field):
+        """Signed bytes of a tile row in its word."""
+        cfg, weights = self.cfg, []
+        half, quarter = Signal(cfg.cols * 4), Signal(cfg.cols * 2)
+        m.d.comb += [
+            half.eq(Mux(Mux(self.is4, field[0], field[1]), word[cfg.cols * 4:], word[:cfg.cols * 4])),
+            quarter.eq(Mux(field[0], half[cfg.cols * 2:], half[:cfg.cols * 2])),
+        ]
         for column in range(cfg.cols):
             nibble, pair = half[column * 4:column * 4 + 4], quarter[column * 2:column * 2 + 2]
             weights.append(Mux(self.is8, word[column * 8:column * 8 + 8],
                                Mux(self.is4, _sign_extend(nibble), _sign_extend(pair))))
-        m.d.comb += out.weights.eq(Cat(weights))
+        return Cat(weights)
 
 
 def _sign_extend(value):

@@ -218,6 +218,8 @@ class AcceleratorConfig:
     rows: int = 1
     #: Grid columns: weights added per cycle and grid row; one tile.
     cols: int = 64
+    #: Resident rows added per cycle: 1, or pairs (2), which take a second adder per element and the second port of the row memory.
+    events: int = 1
     #: Channels that the neuron unit handles per cycle; one group.
     lanes: int = 16
     #: Smallest head width; wider heads are power-of-two multiples of it.
@@ -268,6 +270,7 @@ class AcceleratorConfig:
         for name in ("cols", "lanes", "segment", "score_banks", "max_context", "data_width"):
             power(name)
         require(self.rows >= 1, "rows must be at least 1.", ValueError)
+        require(self.events in (1, 2), f"events is 1 or 2, it is {self.events}.", ValueError)
         require(self.lanes >= 2 and self.cols % self.lanes == 0 and self.cols > self.lanes,
                 "cols must be a larger multiple of lanes, and lanes at least 2.", ValueError)
         require(self.score_banks >= 2, "score_banks must be at least 2.", ValueError)

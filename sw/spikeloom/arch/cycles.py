@@ -10,20 +10,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .commands import Attention, Command, Memory, Opcode, Order, Sink
+from .commands import Attention, Command, Memory, Neuron, Opcode, Order, Sink
 from .config import WEIGHT_BITS, AcceleratorConfig, ceil_div
 from .streamed_cycles import MemoryTiming, Reader, streamed_markers
 
-#: NEXT, READ, CHECK and the fetch of the first command, then HALT and TOKEN_END: cycles of a token beside its commands.
-TOKEN_OVERHEAD = 8
+#: NEXT, READ, CHECK, the fetch and the dispatch of the first command, then HALT and TOKEN_END: cycles of a token beside its
+#: commands.
+TOKEN_OVERHEAD = 9
 #: The same of a position in a sweep of an ENCODE run, with SWEEP in their place.
-SWEEP_OVERHEAD = 8
-#: DISPATCH and START: cycles of a command before its unit sees it.
-COMMAND_OVERHEAD = 2
+SWEEP_OVERHEAD = 9
+#: START: cycles of a command before its unit sees it.
+COMMAND_OVERHEAD = 1
+#: From the dispatch of a command to that of the next at the earliest.
+FETCH = 4
 #: A command that is passed over costs the fetch of the next one.
-SKIPPED = 4
-#: Engine: from taking a marker to its drain request. Scheduler and row source come before it.
-_DRAIN, _FOUND_TO_TAKEN = 2, 2
+SKIPPED = FETCH
+#: A command that cannot be dispatched with the end of the one before: after a PICK, or after one that was passed over.
+DISPATCH = 1
+#: From an event found to the engine that takes it, less one: scheduler and row source.
+_FOUND_TO_TAKEN = 2
 #: Neuron unit: from reading a group to its result; adding its spikes into the stream takes one more.
 _NEURON, _ADD_SPIKES = 3, 1
 #: Attention: cycles of a row beside its scan and its winners (WTA), or beside its walk over the positions.
@@ -45,7 +50,7 @@ class Sampling:
 def command_cycles(cfg: AcceleratorConfig, command: Command, *, rows: Sequence[int] = (), position: int = 0,
                    last_position: int | None = None, memory: MemoryTiming | None = None, sampling: Sampling | None = None,
                    before: Command | None = None, before_rows: Sequence[int] = ()) -> int:
-    """Cycles from the dispatch of a command to that of the next.
+    """Cycles from the end of one command to the end of the next.
 
     Parameters
     ----------
@@ -60,10 +65,11 @@ def command_cycles(cfg: AcceleratorConfig, command: Command, *, rows: Sequence[i
     sampling : Sampling, optional
         For PICK; greedy where not given.
     before : Command, optional
-        The LINEAR right before a PICK, whose last logits it waits for, or before an ATTEND, which scans while keys and
-        values are made.
+        The LINEAR or EMBED right before. A PICK waits for its last logits, an ATTEND scans while keys and values are made, and a
+        FIRE of the stream that it writes needs no start of its own. The rows of a LINEAR begin on the first spikes of the one before
+        (which itself is taken not to have begun early).
     before_rows : ascending ints
-        Rows that this LINEAR asked for (ATTEND).
+        Rows that this LINEAR asked for (ATTEND, LINEAR).
 
     Returns
     -------
@@ -74,11 +80,16 @@ def command_cycles(cfg: AcceleratorConfig, command: Command, *, rows: Sequence[i
     if opcode == Opcode.HALT:
         return 0  # in TOKEN_OVERHEAD
     if opcode == Opcode.FIRE:
-        busy = command["groups"] + _NEURON
+        if _is_chained(before, command):
+            added = before["sink"] == Sink.ADD_SPIKES
+            first = _NEURON + added + 1
+            groups = command["groups"] + max(added, first - before["tiles"] * cfg.groups_per_tile) - added
+            return max(groups, FETCH)
+        busy = _fired(command)
     elif opcode == Opcode.ATTEND:
         last = last_position if command["bidirectional"] and last_position is not None else position
         ahead = _ahead(cfg, command, before, np.asarray(before_rows, np.int64), memory)
-        busy = _attention(cfg, command, last, ahead) + command["groups"] + _NEURON
+        busy = _attention(cfg, command, last, ahead) + _fired(command)
     elif opcode == Opcode.PICK:
         busy = _pick(cfg, sampling, before) + 1
     elif opcode == Opcode.LOAD:
@@ -86,8 +97,23 @@ def command_cycles(cfg: AcceleratorConfig, command: Command, *, rows: Sequence[i
     elif opcode == Opcode.DUMP:
         busy = command["groups"] * (_DUMP + cfg.lanes * 32 // cfg.data_width)
     else:
-        busy = _rows(cfg, command, np.asarray(rows, np.int64), memory)
+        markers = None
+        if _runs_ahead(before, command):
+            markers = _markers_ahead(cfg, command, rows, before, np.asarray(before_rows, np.int64), memory)
+        busy = _rows(cfg, command, np.asarray(rows, np.int64), memory, markers)
     return busy + COMMAND_OVERHEAD
+
+
+def _is_chained(before, command):
+    """Whether a FIRE begins by itself behind the last group of the command before."""
+    return (before is not None and before["sink"] in (Sink.RESIDUAL, Sink.ADD_SPIKES, Sink.SET, Sink.SET_SPIKES)
+            and before["stream"] == command["stream"] and command["groups"] >= before["groups"]
+            and (command["neuron"] == Neuron.NI_LIF or before["sink"] in (Sink.RESIDUAL, Sink.SET)))
+
+
+def _fired(command):
+    """Cycles of the neurons of a FIRE or ATTEND: a group per cycle, one more where there are membranes."""
+    return command["groups"] + _NEURON + (command["neuron"] != Neuron.NI_LIF)
 
 
 def _attention(cfg, command, last, ahead):
@@ -110,47 +136,114 @@ def _ahead(cfg, command, before, rows, memory):
     return ends[-1] - (ends[tile] - cfg.groups_per_tile + group + 1) + COMMAND_OVERHEAD - 1
 
 
-def _rows(cfg, command, rows, memory):
+def _rows(cfg, command, rows, memory, markers=None):
     """EMBED and LINEAR: events, the drain of every tile, neurons."""
     added = _ADD_SPIKES if command["sink"] == Sink.ADD_SPIKES else 0
-    return _drained(cfg, command, rows, memory)[-1] - 1 + _NEURON + added
+    return _drained(cfg, command, rows, memory, markers)[-1] - 1 + _NEURON + added
 
 
-def _drained(cfg, command, rows, memory):
-    """Cycle after which each tile's sums were read."""
-    tiles = command["tiles"]
+def _runs_ahead(before, command):
+    """Whether the rows of a LINEAR may begin while the one before still fires."""
+    return (before is not None and before.opcode == command.opcode == Opcode.LINEAR and before["sink"] == Sink.SPIKES
+            and before["dst"] == command["src"] and not before["streamed"] and not command["streamed"]
+            and command["order"] == Order.TILES)
+
+
+def _markers_ahead(cfg, command, rows, before, before_rows, memory):
+    """Cycles in which the engine takes what closes each tile, counted from the command's own start; None if that comes first."""
+    last_taken = _markers(cfg, before, before_rows, memory)[-1]
+    ends = _drained(cfg, before, before_rows, memory)
+    words, base = _words(cfg, command, rows), before["base_group"] // cfg.groups_per_tile
+    # A word is there when the last group of its tile was written, a partial one with the end; those of blocks before are there.
+    whole = before["groups"] // cfg.groups_per_tile
+    ready = [0 if word < base else (ends[word - base] if word - base < whole else ends[-1]) + _NEURON for word in range(len(words))]
+    done = ends[-1] - 1 + _NEURON
+    start = max(last_taken + 1, ready[0]) + 1
+    if start > done:
+        return None
+    return [marker - done - 1 for marker in _scan(cfg, words, ready, start, command["tiles"])]
+
+
+def _scan(cfg, words, ready, start, tiles):
+    """The scheduler cycle by cycle, where words may not be there yet: when the engine takes what closes each tile."""
+    words = [ceil_div(count, cfg.events) for count in words]
+    taken, cycle, pending, fetch = [], start, words[0], 1
+    scanned = fetch == len(words)
+    fetch %= len(words)
+    while len(taken) < tiles:
+        cycle += 1
+        there, free = ready[fetch] <= cycle or fetch == 0 and scanned, pending <= 1
+        closing = free and scanned
+        if closing:
+            taken.append(cycle + _FOUND_TO_TAKEN)
+        pending = max(0, pending - 1)
+        if there and (closing or not scanned and (free or not words[fetch])):
+            if free:
+                pending = words[fetch]
+            fetch += 1
+            scanned = fetch == len(words)
+            fetch %= len(words)
+    return taken
+
+
+def _drain(cfg):
+    """Engine: from taking what closes a tile to its drain request."""
+    return 2 + cfg.events
+
+
+def _words(cfg, command, rows):
+    """Events of each scan word, for each tile."""
     if command.opcode == Opcode.EMBED:
-        words = [len(rows)]
-    else:
-        words = np.bincount(rows // cfg.cols, minlength=ceil_div(command["n_in"], cfg.cols)).tolist()
-    by_tile = command["order"] == Order.TILES
-    gaps = _gaps(words, 1 if by_tile else tiles)
-    if command["streamed"]:
-        markers = streamed_markers(cfg, rows, words, gaps, address=command["address"], tiles=tiles,
-                                   bits=WEIGHT_BITS[command["weight_code"]], memory=memory)
-    elif by_tile:
-        one_tile = len(rows) + sum(gaps) + 1
-        markers = [(tile + 1) * one_tile + _FOUND_TO_TAKEN for tile in range(tiles)]
-    else:
-        last = len(rows) * tiles + sum(gaps) + _FOUND_TO_TAKEN
-        markers = [last + 1 + tile for tile in range(tiles)]
-    ends, drained = [], 0
-    for marker in markers:
-        drained = max(drained, marker + _DRAIN) + cfg.groups_per_tile
+        return [len(rows)]
+    return np.bincount(np.asarray(rows, np.int64) // cfg.cols, minlength=ceil_div(command["n_in"], cfg.cols)).tolist()
+
+
+def adding_cycles(cfg: AcceleratorConfig, command: Command, rows: Sequence[int]) -> int:
+    """Cycles in which the engine adds these rows (EMBED, LINEAR): resident ones in pairs where the machine has two events per cycle.
+
+    Rows of one pair lie in one scan word, so a word with an odd number of them leaves half a cycle unused.
+    """
+    events = cfg.events if command["order"] == Order.TILES and not command["streamed"] else 1
+    return command["tiles"] * sum(ceil_div(count, events) for count in _words(cfg, command, rows))
+
+
+def _drained(cfg, command, rows, memory, markers=None):
+    """Cycle after which each tile's sums were read, given when what closes it was taken."""
+    ends, drained = [], 1
+    for marker in markers or _markers(cfg, command, rows, memory):
+        drained = max(drained, marker + _drain(cfg)) + cfg.groups_per_tile
         ends.append(drained)
     return ends
 
 
+def _markers(cfg, command, rows, memory):
+    """Cycles in which the engine takes what closes each tile."""
+    tiles, words = command["tiles"], _words(cfg, command, rows)
+    by_tile = command["order"] == Order.TILES
+    if by_tile and not command["streamed"]:
+        words = [ceil_div(count, cfg.events) for count in words]
+    gaps, closed = _gaps(words, 1 if by_tile else tiles)
+    if command["streamed"]:
+        return streamed_markers(cfg, rows, words, gaps, address=command["address"], tiles=tiles,
+                                bits=WEIGHT_BITS[command["weight_code"]], memory=memory)
+    if by_tile:
+        one_tile = sum(words) + sum(gaps) + (not closed)
+        return [(tile + 1) * one_tile + _FOUND_TO_TAKEN for tile in range(tiles)]
+    last = len(rows) * tiles + sum(gaps) + _FOUND_TO_TAKEN
+    return [last + 1 + tile for tile in range(tiles)]
+
+
 def _gaps(words, hide):
-    """Cycles without an event before the events of each scan word; last: before the marker.
+    """Cycles without an event before the events of each scan word, last: before the marker; and whether the scan has passed all
+    words when the last event leaves, which then needs no marker.
 
     While the events of a word leave, `hide` cycles each, one empty word per cycle is passed over unseen. The last of these
     cycles loads the next word, empty or not.
     """
-    gaps, gap, at = [0] * (len(words) + 1), 0, 0
+    gaps, gap, at, closed = [0] * (len(words) + 1), 0, 0, False
     while at < len(words):
-        following = at + 1
-        if words[at]:
+        following, closed = at + 1, words[at] > 0
+        if closed:
             gaps[at], gap = gap, 0
             unseen = min(len(words), following + words[at] * hide - 1)
             while following < unseen and not words[following]:
@@ -159,13 +252,13 @@ def _gaps(words, hide):
             gap += 1
         at = following
     gaps[-1] = gap
-    return gaps
+    return gaps, closed
 
 
 def _pick(cfg, sampling, before):
     """The comparator tree may still be at work on the last logits when PICK starts."""
-    tree = cfg.lanes.bit_length() // 2
-    waits = 0 if before is None else max(0, tree - 1 - -before["groups"] % cfg.groups_per_tile)
+    tree, unused = cfg.lanes.bit_length() // 2, 0 if before is None else before["tiles"] * cfg.groups_per_tile - before["groups"]
+    waits = 0 if before is None else max(0, tree + 1 - COMMAND_OVERHEAD - unused)
     if sampling is None:
         return 2 + waits
     first, top_k, vocabulary = 2 + 2 * _HASH + waits, sampling.top_k, sampling.vocabulary

@@ -8,7 +8,7 @@ PRESETS = {preset.name: preset for preset in (
                       kv_positions=128, max_context=32, k_max=4, resident_words=1024, parameter_words=256,
                       program_words=256, membrane_words=256, residual_slots=64,
                       score_banks=2, board="unit tests"),
-    AcceleratorConfig(name="sim", rows=1, segment=16, board="Verilator"),
+    AcceleratorConfig(name="sim", rows=1, events=2, segment=16, board="Verilator"),
     AcceleratorConfig(name="twin", rows=1, cols=16, lanes=4, segment=4, max_width=16, max_neurons=64, max_vocabulary=64,
                       kv_positions=128, max_context=32, k_max=4, resident_words=1024, parameter_words=256,
                       program_words=256, membrane_words=256, residual_slots=64,

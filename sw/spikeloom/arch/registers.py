@@ -123,7 +123,7 @@ COUNTERS = {
     "cycles": "clock cycles while a run was busy",
     "tokens": "tokens processed (prompt and generated)",
     "commands": "commands executed",
-    "event_tiles": "tile rows added by the spike engine: its useful cycles",
+    "event_tiles": "tile rows added by the spike engine, up to `events` of the machine in a cycle",
     "rows_wanted": "weight rows requested",
     "rows_skipped": "weight rows of silent neurons, not requested",
     "row_wait": "cycles in which the engine had an event but its weights had not come",

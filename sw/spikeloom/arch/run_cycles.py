@@ -13,7 +13,7 @@ import numpy as np
 
 from .commands import SPIKE_BUFFERS, Command, Opcode, Sink
 from .config import WEIGHT_BITS, AcceleratorConfig
-from .cycles import SKIPPED, SWEEP_OVERHEAD, TOKEN_OVERHEAD, Sampling, command_cycles, run_end_cycles
+from .cycles import DISPATCH, SKIPPED, SWEEP_OVERHEAD, TOKEN_OVERHEAD, Sampling, adding_cycles, command_cycles, run_end_cycles
 from .streamed_cycles import MemoryTiming
 from .sweeps import sweeps
 
@@ -36,10 +36,12 @@ class Step(NamedTuple):
     command: Command
     #: Cycles, dispatch included.
     cycles: int
-    #: Weight rows asked for times tiles: cycles in which the engine adds.
+    #: Weight rows asked for times tiles.
     event_tiles: int = 0
     #: Bytes of these rows.
     row_bytes: int = 0
+    #: Cycles in which the engine adds them: fewer, where they come in pairs.
+    adding: int = 0
 
 
 class SpikeBuffers:
@@ -85,18 +87,21 @@ def token_steps(cfg: AcceleratorConfig, program: Sequence[Command], it: Token, *
 
 
 def _steps(cfg, commands, it, buffers, **options):
-    out, before, before_rows = [], None, ()
+    out, before, before_rows, late = [], None, (), False
     for command in commands:
         if command["head"] and not it.head:
             out.append(Step(command, SKIPPED))
+            before, before_rows, late = None, (), True
             continue
         rows = buffers.rows(command, it)
         cycles = command_cycles(cfg, command, rows=rows, position=it.position, last_position=it.last_position, before=before,
-                                before_rows=before_rows, **options)
+                                before_rows=before_rows, **options) + DISPATCH * late
         event_tiles = len(rows) * command["tiles"]
-        out.append(Step(command, cycles, event_tiles, event_tiles * cfg.cols * WEIGHT_BITS[command["weight_code"]] // 8))
+        adding = adding_cycles(cfg, command, rows) if event_tiles else 0
+        out.append(Step(command, cycles, event_tiles, event_tiles * cfg.cols * WEIGHT_BITS[command["weight_code"]] // 8, adding))
         buffers.write(command, it)
-        before, before_rows = (command, rows) if command.opcode == Opcode.LINEAR else (None, ())
+        before, before_rows = (command, rows) if command.opcode in (Opcode.LINEAR, Opcode.EMBED) else (None, ())
+        late = command.opcode == Opcode.PICK
     return out
 
 
@@ -106,8 +111,13 @@ def token_cycles(cfg: AcceleratorConfig, program: Sequence[Command], it: Token, 
 
 
 def event_bound(steps: Iterable[Step]) -> int:
-    """Rows asked for times tiles, over all commands: no machine with one engine needs fewer cycles."""
+    """Rows that spoke times column tiles, over all commands: the bound of one event per cycle, whatever the machine."""
     return sum(step.event_tiles for step in steps)
+
+
+def machine_bound(steps: Iterable[Step]) -> int:
+    """Cycles in which this machine's engine adds, over all commands: half the event bound and more where rows come in pairs."""
+    return sum(step.adding for step in steps)
 
 
 # -- one run ------------------------------------------------------------------------------------------------------
@@ -120,6 +130,7 @@ class RunReport:
     cycles: int = 0
     event_tiles: int = 0
     row_bytes: int = 0
+    adding: int = 0
     #: Cycles by label of the command; the sequencer's own under `overhead`.
     by_label: Counter = field(default_factory=Counter)
 
@@ -135,8 +146,13 @@ class RunReport:
 
     @property
     def event_bound_per_token(self) -> float:
-        """Cycles in which the engine adds, mean."""
+        """Rows that spoke times column tiles, mean."""
         return self.event_tiles / max(1, self.tokens)
+
+    @property
+    def machine_bound_per_token(self) -> float:
+        """Cycles in which the engine adds, mean."""
+        return self.adding / max(1, self.tokens)
 
     def add(self, steps: Iterable[Step], overhead: int) -> None:
         """Count the commands of a token or of a position, and the sequencer's cycles beside them."""
@@ -145,6 +161,7 @@ class RunReport:
             self.by_label[step.command.label] += step.cycles
             self.event_tiles += step.event_tiles
             self.row_bytes += step.row_bytes
+            self.adding += step.adding
 
     def finish(self, end: int) -> "RunReport":
         """Count the end of the run."""

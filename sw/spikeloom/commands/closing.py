@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from ..driver.verify import Report
 
 
-def rates(counters: Mapping[str, int]) -> dict:
-    """Per processed token, prompt included; None where the device has no clock."""
+def rates(counters: Mapping[str, int], *, events: int = 1) -> dict:
+    """Per processed token, prompt included; None where the device has no clock. `events` rows can be added in a cycle."""
     processed, cycles = max(1, counters["tokens"]), counters["cycles"]
     return {
         "cycles_per_token": cycles / processed if cycles else None, "bytes_per_token": counters["bytes_rows"] / processed,
         "rows_wanted": counters["rows_wanted"], "rows_skipped": counters["rows_skipped"],
-        "utilisation": counters["event_tiles"] / cycles if cycles else None,
+        "utilisation": counters["event_tiles"] / (cycles * events) if cycles else None,
     }
 
 

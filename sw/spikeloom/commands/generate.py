@@ -53,7 +53,7 @@ def generate(
         reason = opened.reason.name
     result = {
         "text": written, "tokens": len(made), "token_ids": [token.id for token in made], "mismatches": report.mismatches,
-        **rates(counters), "seconds": seconds, "device": device, "preset": preset, "model": name, "seed": seed,
+        **rates(counters, events=machine.events), "seconds": seconds, "device": device, "preset": preset, "model": name, "seed": seed,
     }
     close(result, report, json_file, reason=reason)
 

@@ -75,8 +75,8 @@ def _run(read, model, device, image, preset, json_file):
         counters, reason = opened.counters(), opened.reason.name
         report = _compare(opened, loom, given, said)
     name = loom.card["model"]["name"]
-    result = {**found, "tokens": len(given), "mismatches": report.mismatches, **rates(counters), "seconds": seconds, "device": device,
-              "preset": preset, "model": name}
+    result = {**found, "tokens": len(given), "mismatches": report.mismatches, **rates(counters, events=machine.events), "seconds": seconds,
+              "device": device, "preset": preset, "model": name}
     close(result, report, json_file, reason=reason)
 
 

@@ -15,12 +15,14 @@ def test_folds_groups_like_the_reference():
 
     async def bench(ctx):
         ctx.set(dut.en, 1)
-        for group in values.reshape(-1, cfg.lanes):
-            ctx.set(dut.values, sum((int(v) & 0xFFFFFF) << (24 * i) for i, v in enumerate(group)))
-            await ctx.tick()
-        assert ctx.get(dut.value) == numerics.checksum(values, cfg.lanes)
-        ctx.set(dut.clear, 1)
+        for words in (values, values[:1 * cfg.lanes], values[::-1]):  # each starts over
+            for number, group in enumerate(words.reshape(-1, cfg.lanes)):
+                ctx.set(dut.first, number == 0)
+                ctx.set(dut.values, sum((int(v) & 0xFFFFFF) << (24 * i) for i, v in enumerate(group)))
+                await ctx.tick()
+            assert ctx.get(dut.value) == numerics.checksum(words, cfg.lanes)
+        ctx.set(dut.en, 0)
         await ctx.tick()
-        assert ctx.get(dut.value) == 0
+        assert ctx.get(dut.value) == numerics.checksum(values[::-1], cfg.lanes)
 
     simulate(dut, bench)

@@ -38,7 +38,7 @@ class Bench:
     def __init__(self, ctx, dut):
         self.ctx, self.dut = ctx, dut
 
-    async def run(self, program, prompt, mode, *, stop_at=None, **registers):
+    async def run(self, program, prompt, mode, *, stop_at=None, busy=BUSY, **registers):
         ctx, dut = self.ctx, self.dut
         settings = dict(token_entry=ENTRY, vocabulary=VOCABULARY, context=CONTEXT, n_prompt=len(prompt), n_new=0, watchdog=100,
                         end_token=VOCABULARY - 1, image_bytes=64, run_mode=mode, flushed=1, start=1)
@@ -51,15 +51,15 @@ class Bench:
             assert cycles < 5000
             ctx.set(dut.program_word, words[program_at] if program_at < len(words) else 15)
             ctx.set(dut.prompt_token, prompt[prompt_at] if prompt_at < len(prompt) else 0xFFFF)
-            ctx.set(dut.unit_done, left == 1)
-            left = max(0, left - 1)
             go = ctx.get(dut.go)
+            ctx.set(dut.unit_done, left == 1 or bool(go and not busy))
+            left = max(0, left - 1)
             if go:
                 assert go & go - 1 == 0 and ctx.get(dut.command) == words[ctx.get(dut.command_index)]
                 ctx.set(dut.picked, picked(ctx.get(dut.position)))
                 started.append((Opcode(go.bit_length() - 1), *(ctx.get(getattr(dut, name)) for name in (
                     "command_index", "token", "position", "slot", "last_position"))))
-                left = BUSY
+                left = busy
             ctx.set(dut.stop, len(started) == stop_at)
             if ctx.get(dut.o_token.valid):
                 records.append(RING_RECORD.unpack(ctx.get(dut.o_token.payload).to_bytes(RING_RECORD.size, "little"))[:2])
@@ -114,9 +114,9 @@ def test_encode(program, length):
             assert started == expected
             assert records == [(picked(p), p) for p in range(length if program is SWEEPS else 1)]
             assert (tokens, reason, it.ctx.get(it.dut.position)) == (length, Reason.ENCODED, 0)
-            # One more pass finds the HALT where a SWEEP is before it.
-            passes += program is SWEEPS
-            assert cycles == passes * TOKEN_OVERHEAD + len(started) * (BUSY + COMMAND_OVERHEAD) + len(records)
+            # One more pass finds the HALT where a SWEEP is before it, and dispatches nothing else.
+            passes, alone = passes + (program is SWEEPS), program is SWEEPS
+            assert cycles + alone == passes * TOKEN_OVERHEAD + len(started) * (BUSY + COMMAND_OVERHEAD) + len(records)
 
     bench(test)
 
@@ -154,6 +154,18 @@ def test_faults(program, prompt, mode, registers, code, position, address):
         dut, get = it.dut, it.ctx.get
         assert (reason, get(dut.error_code), get(dut.error_position), get(dut.error_address)) == (
             Reason.FAILED, code, position, address)
+
+    bench(test)
+
+
+def test_a_unit_may_be_done_in_the_cycle_of_its_start():
+    """It began a FIRE by itself, and was quick."""
+    async def test(it):
+        ctx, dut = it.ctx, it.dut
+        seen = await it.run(TOKENS, [4, 9], Mode.SCORE, busy=0)
+        expected = await it.run(TOKENS, [4, 9], Mode.SCORE, clear_context=1)
+        assert [entry[:3] for entry in seen[0]] == [entry[:3] for entry in expected[0]] and seen[2:4] == expected[2:4]
+        assert not ctx.get(dut.error_code)
 
     bench(test)
 

@@ -117,6 +117,7 @@ async def run_command(ctx, dut, cfg, bank, **job):
     scheduler, source, engine = dut.scheduler, dut.source, dut.engine
     for name in ("n_in", "tiles", "order", "dense"):
         ctx.set(getattr(scheduler, name), int(job[name]))
+    ctx.set(scheduler.resident, not job["streamed"])
     for name in ("address", "streamed", "weight_code", "image_bytes"):
         ctx.set(getattr(source, name), int(job[name]))
     ctx.set(source.bank, bank)
@@ -150,14 +151,16 @@ def spike_cases(rng, cfg, n_in):
 
 
 @pytest.mark.parametrize("bits", WEIGHT_BITS)
+@pytest.mark.parametrize("events", [1, 2])
 @pytest.mark.parametrize("streamed, rows, stall", [(0, 1, 0), (0, 2, 0), (1, 1, 0.0), (1, 2, 0.4)])
-def test_sums_equal_levels_times_weights(bits, streamed, rows, stall):
-    cfg, rng = replace(TINY, rows=rows), np.random.default_rng(bits)
+def test_sums_equal_levels_times_weights(bits, streamed, rows, stall, events):
+    cfg, rng = replace(TINY, rows=rows, events=events), np.random.default_rng(bits)
     n_in, n_out = 29, 3 * cfg.cols - 3
     tiles, most = tiles_for(n_out, bits, cfg), 1 if bits == 2 else (1 << (bits - 1)) - 1
     weights = rng.integers(-most, most + 1, (n_in, n_out))
     packed = pack_rows(weights, bits, tiles, cfg)
     dut, offset = EventPath(cfg=cfg), 128
+    engine = dut.engine
     job = {"n_in": n_in, "tiles": tiles, "streamed": streamed, "address": offset if streamed else 0,
            "weight_code": weight_code(bits), "image_bytes": offset + len(packed)}
     orders = [Order.ROWS] if streamed else list(Order)
@@ -175,16 +178,19 @@ def test_sums_equal_levels_times_weights(bits, streamed, rows, stall):
                     sums, cycles = await run_command(ctx, dut, cfg, bank, **job, order=order, dense=dense)
                     assert np.array_equal(sums, expected), (name, order, dense)
                     if not streamed and (dense or name == "full"):
-                        count = (n_in if dense else spoke) * tiles + tiles
-                        assert cycles == count - 1 + RowScheduler.latency + RowSource.latency + SpikeEngine.drain_latency
+                        by_tile = order == Order.TILES
+                        rows_wanted = n_in if dense else spoke
+                        wanted = [min(cfg.cols, rows_wanted - first) for first in range(0, rows_wanted, cfg.cols)]
+                        count = tiles * (sum(-(-word // events) for word in wanted) if by_tile else sum(wanted) + 1)
+                        assert cycles == count - 1 + RowScheduler.latency + RowSource.latency + engine.latency
                     bank ^= 1
 
     simulate(dut, bench, background=[bus(dut, cfg, bytes(offset) + packed, bits, stall)])
 
 
 @pytest.mark.parametrize("component", [SpikeBuffers, RowScheduler, RowSource, ProcessingElement, SpikeEngine, EventPath])
-@pytest.mark.parametrize("rows", [1, 2])
-def test_netlist_holds_no_multiplier(component, rows):
-    text = rtlil.convert(component(cfg=replace(TINY, rows=rows)), name="dut", emit_src=False)
+@pytest.mark.parametrize("rows, events", [(1, 1), (2, 1), (1, 2)])
+def test_netlist_holds_no_multiplier(component, rows, events):
+    text = rtlil.convert(component(cfg=replace(TINY, rows=rows, events=events)), name="dut", emit_src=False)
     assert "cell $add" in text or component is SpikeBuffers
     assert not [cell for cell in FORBIDDEN if f"cell {cell} " in text]

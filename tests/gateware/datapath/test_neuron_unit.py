@@ -43,6 +43,10 @@ class Pass:
     values: np.ndarray
     #: Tiles (SUMS).
     tiles: int = 0
+    #: The next pass is chained to it.
+    chain: bool = False
+    #: Cycle of its last result.
+    done: int = None
     results: dict = field(default_factory=dict)
     levels: dict = field(default_factory=dict)
     words: dict = field(default_factory=dict)
@@ -95,12 +99,18 @@ class Machine:
                 self.residual[r:r + LANES] = signed_words(ctx.get(dut.o.words), 16, LANES)
 
         async def bench(ctx):
-            for it in passes:
+            now = 0
+            for it, following in zip(passes, [*passes[1:], passes[0]]):
                 ctx.set(dut.job, it.job)
+                ctx.set(dut.next_job, following.job)
+                ctx.set(dut.chain, it.chain)
                 ctx.set(dut.start, 1)
                 await cycle(ctx, it)
                 await ctx.tick()
                 ctx.set(dut.start, 0)
+                # The job is taken at the start.
+                ctx.set(dut.job, job(Source.SUMS, Sink.LOGITS, 1, neuron=7, leak=3))
+                now += 1
                 queue, idle, count, issued = list(range(it.tiles)), 0, 0, None
                 while True:
                     if queue and not ctx.get(dut.i_drain.valid):
@@ -110,24 +120,21 @@ class Machine:
                             ctx.set(dut.i_drain.payload, {"bank": 1, "tile": queue[0], "last": len(queue) == 1})
                             ctx.set(dut.i_drain.valid, 1)
                     if issued is None and (not it.tiles or ctx.get(dut.i_drain.valid)):
-                        issued = count
+                        issued = count + (it.job["sink"] in SPIKING and it.job["neuron"] != Neuron.NI_LIF and not count)
                     await cycle(ctx, it)
                     if it.latency is None and ctx.get(dut.o_valid):
                         it.latency = count - issued
                     done = ctx.get(dut.done)
                     taken = ctx.get(dut.i_drain.valid) and ctx.get(dut.i_drain.ready)
                     await ctx.tick()
-                    count += 1
+                    count, now = count + 1, now + 1
                     if taken:
                         queue.pop(0)
                         ctx.set(dut.i_drain.valid, 0)
                         idle = stalls.draw()
                     if done:
+                        it.done = now
                         break
-                # `start` may come two cycles after `done`; by then the job may be another's.
-                ctx.set(dut.job, job(Source.SUMS, Sink.LOGITS, 1, neuron=7, leak=3))
-                await cycle(ctx, it)
-                await ctx.tick()
             for _ in range(2):
                 await cycle(ctx, passes[-1])
                 await ctx.tick()
@@ -356,6 +363,53 @@ def test_residual_and_gathered_values_fire(source):
     made = one(job(source, Sink.SPIKES, n // LANES), values, residual=values if source == Source.RESIDUAL else None, base=base, step=step)
     assert (made.flat() == numerics.ni_lif(values, base, step, 4)).all()
     assert made.latency == NeuronUnit.latency
+
+
+@pytest.mark.parametrize("sink", [Sink.RESIDUAL, Sink.SET, Sink.ADD_SPIKES], ids=lambda sink: sink.name)
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("stall", [0.0, 0.5])
+def test_a_chained_pass_reads_what_was_just_written(sink, groups, stall, seed):
+    """Values into the stream, its spikes right behind them, then another pass: no result is lost, late or early."""
+    rng, n = np.random.default_rng([seed, groups, sink]), groups * LANES
+    tiles = -(-groups // CFG.groups_per_tile)
+    values, base, step = rng.integers(-2000, 2000, tiles * CFG.cols), rng.integers(-90_000, 90_000, 2 * n), rng.integers(1, 60_000, 2 * n)
+    residual = rng.integers(-1000, 1000, CFG.max_width)
+    if sink == Sink.RESIDUAL:
+        step[:n] = 0
+    machine = Machine(residual=residual, base=base, step=step)
+    first = Pass(job(Source.SUMS, sink, groups, embed_shift=2), values, tiles, chain=True)
+    second = Pass(job(Source.RESIDUAL, Sink.SPIKES, groups, params=groups, level=6), values)
+    third = Pass(job(Source.SUMS, Sink.SPIKES, groups, level=3), values, tiles)
+    machine.run(first, second, third, stall=stall, seed=seed)
+    here, values = residual[:n], values[:n]
+    spikes = numerics.ni_lif(values, base[:n], step[:n], 4)
+    stream = {Sink.RESIDUAL: lambda: numerics.residual_add(here, values, base[:n], 0), Sink.SET: lambda: numerics.saturate(values << 2),
+              Sink.ADD_SPIKES: lambda: numerics.add_spikes(here, spikes, 2)}[sink]()[0]
+    assert (first.flat() == stream).all() and (machine.residual[:n] == stream).all()
+    assert (second.flat() == numerics.ni_lif(stream, base[n:], step[n:], 6)).all()
+    assert (third.flat() == numerics.ni_lif(values, base[:n], step[:n], 3)).all()
+    delay = NeuronUnit.chain_delay(groups=tiles * CFG.groups_per_tile, sink=sink)
+    assert second.done - first.done == groups + delay - (sink == Sink.ADD_SPIKES)
+    assert second.counts["fired"] == np.count_nonzero(second.flat())
+
+
+@pytest.mark.parametrize("kind", list(Neuron), ids=lambda kind: kind.name)
+@pytest.mark.parametrize("tiles", [1, 3], ids=["narrow", "padded"])
+def test_a_chained_pass_has_its_own_neurons(kind, tiles, seed):
+    """None of the pass before is taken for its first group, whatever the neuron; tiles that only pad come last."""
+    rng, groups = np.random.default_rng([seed, kind]), 2
+    n, level, leak = groups * LANES, 6 if kind in LEVELED else 1, 3
+    values, base, step = rng.integers(-900, 1500, tiles * CFG.cols), rng.integers(-90_000, 90_000, 2 * n), rng.integers(1, 60_000, 2 * n)
+    step[:n] = 0
+    machine = Machine(residual=np.zeros(CFG.max_width), base=base, step=step)
+    first = Pass(job(Source.SUMS, Sink.RESIDUAL, groups), values, tiles, chain=True)
+    second = Pass(job(Source.RESIDUAL, Sink.SPIKES, groups, params=groups, level=level, neuron=kind, leak=leak, first=1), values)
+    machine.run(first, second)
+    stream = numerics.residual_add(np.zeros(n, np.int64), values[:n], base[:n], 0)[0]
+    spikes, membrane = numerics.neuron_step(int(kind), stream, np.zeros(n, np.int64), base[n:], step[n:], levels=level, leak=leak)
+    assert (second.flat() == spikes).all()
+    if kind != Neuron.NI_LIF:
+        assert (machine.membranes[groups:2 * groups].reshape(-1) == membrane).all()
 
 
 def test_all_sinks_are_sorted():

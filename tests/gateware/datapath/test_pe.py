@@ -1,4 +1,6 @@
-"""`datapath.pe`: every weight times every level, back to back."""
+"""`datapath.pe`: every weight times every level, back to back; two of them at once."""
+
+from dataclasses import replace
 
 import pytest
 
@@ -26,9 +28,31 @@ def test_adds_level_times_weight(level):
             ctx.set(dut.weight, weight)
             ctx.set(dut.add, cycle > 0)
             ctx.set(dut.first, cycle == 1)
-            if cycle >= ProcessingElement.latency:
+            if cycle >= dut.latency:
                 assert ctx.get(dut.r_sum) == level * sum(weights[:cycle - 1])
             await ctx.tick()
         assert ctx.get(dut.r_sum) == level * sum(weights)
+
+    simulate(dut, bench)
+
+
+@pytest.mark.parametrize("levels", [(-1, 8), (0, 7), (8, 8), (3, 0)])
+def test_adds_two_products(levels):
+    dut = ProcessingElement(cfg=replace(preset("tiny"), events=2))
+    pairs = [(-128, -128), (127, -128), (127, 127), (-1, 1), (0, 85), (3, 0)]
+    expected = [levels[0] * a + levels[1] * b for a, b in pairs]
+
+    async def bench(ctx):
+        ctx.set(dut.terms, level_terms(levels[0]))
+        ctx.set(dut.terms_b, level_terms(levels[1]))
+        for cycle, (a, b) in enumerate([*pairs, (0, 0), (0, 0)]):
+            ctx.set(dut.weight, a)
+            ctx.set(dut.weight_b, b)
+            ctx.set(dut.add, cycle > 1)
+            ctx.set(dut.first, cycle == 2)
+            if cycle >= dut.latency:
+                assert ctx.get(dut.r_sum) == sum(expected[:cycle - 2])
+            await ctx.tick()
+        assert ctx.get(dut.r_sum) == sum(expected)
 
     simulate(dut, bench)

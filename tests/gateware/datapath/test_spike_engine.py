@@ -15,27 +15,55 @@ from spikeloom_sim.pysim import Checked, Stalls, receive, send, simulate
 TINY = preset("tiny")
 
 
-def random_event(rng, cfg, bank, tiles):
+def random_row(rng, cfg, name=""):
+    """Weights and levels of a row; `name` is what its fields end in."""
     ones = (1 << cfg.level_bits) - 1
-    return {"weights": int.from_bytes(bytes(rng.choice([0x80, 0x7F, 0, rng.getrandbits(8)]) for _ in range(cfg.cols)), "little"),
-            "tile": rng.randrange(tiles), "bank": bank, "marker": 0, "last": 0,
-            "level": sum((rng.randint(-1, cfg.level_max) & ones) << (row * cfg.level_bits) for row in range(cfg.rows))}
+    weights = bytes(rng.choice([0x80, 0x7F, 0, rng.getrandbits(8)]) for _ in range(cfg.cols))
+    return {"weights" + name: int.from_bytes(weights, "little"),
+            "level" + name: sum((rng.randint(-1, cfg.level_max) & ones) << (row * cfg.level_bits) for row in range(cfg.rows))}
+
+
+def random_event(rng, cfg, bank, tiles):
+    """An event, a pair of them or, of a pair's fields, the first."""
+    event = {"tile": rng.randrange(tiles), "bank": bank, "marker": 0, "closes": 0, "last": 0, **random_row(rng, cfg)}
+    if cfg.events == 2:
+        both = rng.random() < 0.7
+        event |= {"both": both, **(random_row(rng, cfg, "_b") if both else {"weights_b": rng.getrandbits(8), "level_b": 0})}
+    return event
 
 
 def markers(tiles, bank):
     return [{"weights": 0, "tile": tile, "bank": bank, "marker": 1, "last": tile == tiles - 1, "level": 0} for tile in range(tiles)]
 
 
-def levels_of(event, cfg):
+def close(rng, payloads, tiles, bank, cfg):
+    """The command's payloads, tile by tile, each closed by its last event or, without any, by a marker."""
+    out = []
+    for tile in range(tiles):
+        mine = [event for event in payloads if event["tile"] == tile]
+        if mine and rng.random() < 0.7:
+            out += mine[:-1] + [mine[-1] | {"closes": 1, "last": tile == tiles - 1}]
+        else:
+            out += [*mine, markers(tiles, bank)[tile]]
+    return out
+
+
+def names_of(event):
+    """What the fields of its rows end in."""
+    return ("", "_b") if event.get("both") else ("",)
+
+
+def levels_of(event, cfg, name=""):
     """Levels of the grid rows; all ones is -1."""
     ones = (1 << cfg.level_bits) - 1
-    codes = [event["level"] >> (row * cfg.level_bits) & ones for row in range(cfg.rows)]
+    codes = [event["level" + name] >> (row * cfg.level_bits) & ones for row in range(cfg.rows)]
     return np.array([-1 if code == ones else code for code in codes])
 
 
 def add(sums, event, cfg):
-    weights = np.frombuffer(event["weights"].to_bytes(cfg.cols, "little"), np.int8).astype(np.int64)
-    sums[event["bank"], event["tile"]] += levels_of(event, cfg)[:, None] * weights[None, :]
+    for name in names_of(event):
+        weights = np.frombuffer(event["weights" + name].to_bytes(cfg.cols, "little"), np.int8).astype(np.int64)
+        sums[event["bank"], event["tile"]] += levels_of(event, cfg, name)[:, None] * weights[None, :]
 
 
 def read_tile(ctx, dut, cfg, bank, tile):
@@ -59,18 +87,19 @@ async def release(ctx, dut, bank, tile):
     ctx.set(dut.release.en, 0)
 
 
-@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("rows, n_events", [(1, 1), (1, 2), (2, 1), (2, 2)])
 @pytest.mark.parametrize("seed, in_stall, out_stall", [(1, 0.0, 0.0), (2, 0.4, 0.0), (3, 0.0, 0.8)])
-def test_commands_on_alternating_banks(rows, seed, in_stall, out_stall):
+def test_commands_on_alternating_banks(rows, n_events, seed, in_stall, out_stall):
     print(f"seed {seed}")
-    cfg, rng = replace(TINY, rows=rows), random.Random(seed)
+    cfg, rng = replace(TINY, rows=rows, events=n_events), random.Random(seed)
     dut = Checked(SpikeEngine(cfg=cfg))
     sums = np.zeros((2, MAX_TILES, cfg.rows, cfg.cols), np.int64)
     commands, drained = [], []
     for index in range(6):
         tiles = rng.choice([1, 3, MAX_TILES])
         commands.append((index & 1, tiles, [random_event(rng, cfg, index & 1, tiles) for _ in range(rng.choice([0, 5, 60]))]))
-    events, level = sum(len(c[2]) for c in commands), sum(np.abs(levels_of(e, cfg)).sum() for c in commands for e in c[2])
+    rows_added = [(event, name) for command in commands for event in command[2] for name in names_of(event)]
+    events, level = len(rows_added), sum(np.abs(levels_of(event, cfg, name)).sum() for event, name in rows_added)
     counted = {"events": 0, "levels": 0}
 
     async def count(ctx):
@@ -84,7 +113,7 @@ def test_commands_on_alternating_banks(rows, seed, in_stall, out_stall):
         for index, (bank, tiles, payloads) in enumerate(commands):
             while len(drained) < index - 1:  # the command two before has left this bank
                 await ctx.tick()
-            await send(ctx, dut.i, [*payloads, *markers(tiles, bank)], stalls)
+            await send(ctx, dut.i, close(rng, payloads, tiles, bank, cfg), stalls)
 
     async def drain(ctx):
         stalls = Stalls(seed, out_stall)
@@ -106,8 +135,10 @@ def test_commands_on_alternating_banks(rows, seed, in_stall, out_stall):
     simulate(dut, source, drain, background=[count])
 
 
-def test_one_event_per_cycle_on_one_tile_and_published_latency():
-    cfg, rng = TINY, random.Random(7)
+@pytest.mark.parametrize("n_events", [1, 2])
+@pytest.mark.parametrize("closing", [False, True], ids=["marker", "closes"])
+def test_one_event_per_cycle_on_one_tile_and_published_latency(n_events, closing):
+    cfg, rng = replace(TINY, events=n_events), random.Random(7)
     dut = SpikeEngine(cfg=cfg)
     sums = np.zeros((2, MAX_TILES, 1, cfg.cols), np.int64)
     events = [random_event(rng, cfg, 1, 1) for _ in range(40)]
@@ -122,9 +153,13 @@ def test_one_event_per_cycle_on_one_tile_and_published_latency():
             history.append(sums[1, 0].copy())
             seen = max(0, len(history) - 1 - dut.latency)
             assert np.array_equal(read_tile(ctx, dut, cfg, 1, 0), history[seen])
+            if closing and event is events[-1]:
+                ctx.set(dut.i.payload, event | {"closes": 1, "last": 1})
+                break
             await ctx.tick()
-        ctx.set(dut.i.payload, markers(1, 1)[0])
-        for _ in range(dut.drain_latency):
+        else:
+            ctx.set(dut.i.payload, markers(1, 1)[0])
+        for _ in range(dut.latency):
             assert not ctx.get(dut.o_drain.valid)
             await ctx.tick()
             ctx.set(dut.i.valid, 0)

@@ -116,3 +116,17 @@ def test_find_first(width):
         assert got & 1 == (value != 0) and got >> 1 & 1 == (value.bit_count() > 1)
         if value:
             assert got >> 2 == (value & -value).bit_length() - 1 and got >> 2 < 1 << index_width
+
+
+@pytest.mark.parametrize("width", [2, 4, 64])
+def test_find_two(width):
+    rng = random.Random(6)
+    cases = [[0], [1 << (width - 1)], [(1 << width) - 1], [3 << (width - 2)], *([rng.getrandbits(width) & rng.getrandbits(width)]
+                                                                               for _ in range(200))]
+    bits, m = width.bit_length() - 1, Module()
+    _, results = evaluate(lambda value: Cat(*arith.find_two(m, value)), [unsigned(width)], cases, m)
+    for (value,), got in zip(cases, results, strict=True):
+        places = [i for i in range(width) if value >> i & 1]
+        assert [got >> i & 1 for i in range(3)] == [len(places) > i for i in range(3)]
+        indices = [got >> 3 & ((1 << bits) - 1), got >> (3 + bits)]
+        assert all(got == place for got, place in zip(indices, places)), (value, indices)

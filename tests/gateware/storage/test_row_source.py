@@ -43,6 +43,31 @@ async def load(ctx, dut, cfg, packed, word=0):
     ctx.set(dut.l_en, 0)
 
 
+def pairs_of(events, rng):
+    """Some neighbours made pairs, and some of them closing their tile."""
+    out, rest = [], list(events)
+    while rest:
+        event = rest.pop(0)
+        if not event["marker"]:
+            event = event | {"closes": rng.random() < 0.2}
+            if rest and not rest[0]["marker"] and rng.random() < 0.7:
+                other = rest.pop(0)
+                event |= {"both": 1, "row_b": other["row"], "level_b": other["level"]}
+        out.append(event)
+    return out
+
+
+def check_pairs(events, answers, weights, cfg):
+    """The fields of a pair that `check_answers` does not know."""
+    first_rows = [{name: event[name] for name in ("row", "tile", "level", "marker", "last")} for event in events]
+    check_answers(first_rows, answers, weights, cfg, answers[0].bank)
+    for event, answer in zip(events, answers, strict=True):
+        assert (answer.closes, answer.both, answer.level_b) == (event.get("closes", 0), event.get("both", 0), event.get("level_b", 0))
+        if answer.both:
+            got, first = np.frombuffer(answer.weights_b.to_bytes(cfg.cols, "little"), np.int8), event["tile"] * cfg.cols
+            assert np.array_equal(got, weights[event["row_b"], first:first + cfg.cols]), event
+
+
 @pytest.mark.parametrize("bits", WEIGHT_BITS)
 @pytest.mark.parametrize("cols", MACHINES)
 @pytest.mark.parametrize("rows, stall", [(1, 0.0), (2, 0.4)])
@@ -64,6 +89,40 @@ def test_resident(bits, cols, rows, stall):
             check_answers(events, await receive(ctx, dut.o, len(events), Stalls(seed, stall)), weights, cfg, bank)
 
     simulate(dut, bench, background=[feeder(dut, pending, Stalls(seed + 1, stall))])
+
+
+@pytest.mark.parametrize("bits", WEIGHT_BITS)
+@pytest.mark.parametrize("cols, stall", [(8, 0.0), (32, 0.4)])
+def test_resident_pairs(bits, cols, stall):
+    cfg, rng, seed = replace(MACHINES[cols], events=2), np.random.default_rng(bits + cols), bits * cols
+    dut, pending, draw, errors = Checked(RowSource(cfg=cfg)), [], random.Random(seed), []
+
+    async def watch(ctx):
+        async for _, _, valid, address in ctx.tick().sample(dut.error_valid, dut.error_address):
+            errors.extend([address] * valid)
+
+    async def bench(ctx):
+        n_in, tiles, index = 21, 3, 43
+        weights, per_word = random_weights(rng, n_in, tiles * cfg.cols, bits), 8 // bits
+        before = bytes((index % per_word) * cfg.cols * bits // 8)
+        await load(ctx, dut, cfg, before + pack_rows(weights, bits, tiles, cfg), index // per_word)
+        configure(ctx, dut, address=index, tiles=tiles, weight_code=weight_code(bits), streamed=0)
+        rows = [{"row": draw.randrange(n_in), "tile": tile, "level": draw.randint(1, 8), "marker": 0, "last": 0}
+                for tile in range(tiles) for _ in range(15)]
+        events = pairs_of(rows, draw)
+        pending.extend(events)
+        check_pairs(events, await receive(ctx, dut.o, len(events), Stalls(seed, stall)), weights, cfg)
+        assert not errors
+        # Of each pair one row lies outside, then both do: the first of them is reported, and neither is added.
+        far, event = 60000, {"tile": 1, "level": 3, "marker": 0, "last": 0, "both": 1, "level_b": 5}
+        cases = [(1, far), (far, 1), (far, far + 1)]
+        pending.extend(event | {"row": a, "row_b": b} for a, b in cases)
+        got = await receive(ctx, dut.o, 3)
+        assert [(e.level, e.level_b, e.both) for e in got] == [(3, 0, 1), (0, 5, 1), (0, 0, 1)]
+        await ctx.tick().repeat(3)
+        assert errors == [index + far * tiles + 1] * 3
+
+    simulate(dut, bench, background=[watch, feeder(dut, pending, Stalls(seed + 1, stall))])
 
 
 @pytest.mark.parametrize("bits", WEIGHT_BITS)
