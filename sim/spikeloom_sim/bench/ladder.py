@@ -4,20 +4,22 @@ The machine has no switches for most of them, so the rungs are counterfactuals m
 
 * planes one by one: a row is asked for once per binary plane in which its level has a bit (dense: once per plane of the tensor);
 * Q, K and V apart: three commands, each with a scan, a drain and a dispatch of its own;
-* nothing overlaps: every tile drains before the next begins, and attention scans only when keys and values are made;
+* nothing overlaps: every tile drains before the next begins, attention scans only when keys and values are made, and no command begins
+  before the one before it has ended;
+* one row per cycle: resident rows are added one by one;
 * all V rows: the value rows of all positions are walked, one per cycle, instead of those of the K winners.
 
 The last rung and the dense mode are measured in RTL too; the model must agree with both to the cycle.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from spikeloom.arch.commands import Attention, Command, Opcode, Sink
 from spikeloom.arch.config import WEIGHT_BITS, AcceleratorConfig, ceil_div
-from spikeloom.arch.cycles import SKIPPED, TOKEN_OVERHEAD, command_cycles
+from spikeloom.arch.cycles import DISPATCH, SKIPPED, TOKEN_OVERHEAD, command_cycles
 from spikeloom.arch.layout import Image
 from spikeloom.arch.run_cycles import SpikeBuffers, Token
 from spikeloom.arch.streamed_cycles import MemoryTiming
@@ -38,6 +40,7 @@ class Rung:
     fused: bool = False
     overlap: bool = False
     winners: bool = False
+    pairs: bool = False
 
 
 LADDER = (
@@ -50,6 +53,8 @@ LADDER = (
          overlap=True),
     Rung(name="K winners", what="the values of the winners alone are added up", bits=4, skip=True, merged=True, fused=True, overlap=True,
          winners=True),
+    Rung(name="pairs of rows", what="two resident rows per cycle, where the machine has them", bits=4, skip=True, merged=True, fused=True,
+         overlap=True, winners=True, pairs=True),
 )
 
 
@@ -81,24 +86,26 @@ class Climber:
     """
 
     def __init__(self, cfg: AcceleratorConfig, rung: Rung, memory: MemoryTiming | None = None):
-        self.cfg, self.rung, self.memory = cfg, rung, memory
+        self.cfg, self.rung, self.memory = cfg if rung.pairs else replace(cfg, events=1), rung, memory
 
     def cost(self, program: Sequence[Command], tokens: Iterable[Token], entry: int, levels_of) -> Cost:
         """Of these tokens; `levels_of(trace, command)` gives the levels that a LINEAR reads and their largest."""
         end = next(i for i in range(entry, len(program)) if program[i].opcode == Opcode.HALT)
         out, buffers = Cost(), SpikeBuffers(self.cfg, dense=not self.rung.skip)
         for it in tokens:
-            out.tokens, out.cycles, before, before_rows = out.tokens + 1, out.cycles + TOKEN_OVERHEAD, None, ()
+            out.tokens, out.cycles, before, before_rows, late = out.tokens + 1, out.cycles + TOKEN_OVERHEAD, None, (), False
             for command in program[entry:end]:
                 if command["head"] and not it.head:
                     out.cycles += SKIPPED
+                    before, before_rows, late = None, (), True
                     continue
                 rows = self._planes(buffers.rows(command, it), command, levels_of(it.trace, command))
-                out.cycles += self._command(command, rows, it, before, before_rows)
+                out.cycles += self._command(command, rows, it, before, before_rows) + DISPATCH * late
                 out.row_bytes += len(rows) * command["tiles"] * self.cfg.cols * WEIGHT_BITS[command["weight_code"]] // 8
                 out.value_bytes += self._values(command, it)
                 buffers.write(command, it)
-                before, before_rows = (command, rows) if command.opcode == Opcode.LINEAR else (None, ())
+                before, before_rows = (command, rows) if command.opcode in (Opcode.LINEAR, Opcode.EMBED) else (None, ())
+                late = command.opcode == Opcode.PICK
         return out
 
     def _planes(self, rows, command, levels):
@@ -115,8 +122,8 @@ class Climber:
         if command.opcode == Opcode.ATTEND:
             if not self.rung.winners:
                 command = Command(command.opcode, command.fields | {"attention": Attention.SFSA}, command.label)
-            if not self.rung.overlap:
-                before, before_rows = None, ()
+        if not self.rung.overlap and command.opcode != Opcode.PICK:
+            before, before_rows = None, ()
         if command.opcode == Opcode.LINEAR and not self.rung.fused and command["sink"] == Sink.QKV:
             tiles = ceil_div(command["attn_groups"], self.cfg.groups_per_tile)
             part = Command(command.opcode, command.fields | {"tiles": tiles, "groups": command["attn_groups"]}, command.label)

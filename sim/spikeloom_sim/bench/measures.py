@@ -267,7 +267,7 @@ class Measures:
         """Commands of one token: label, start, cycles, cycles in which rows are added."""
         image, at, out = image_of(self.stored(MODEL), self.cfg), 0, []
         for step in token_steps(self.cfg, image.program, self.tokens[PICTURED], entry=image.card["entries"]["token"]):
-            out.append({"label": step.command.label, "start": at, "cycles": step.cycles, "adding": step.event_tiles})
+            out.append({"label": step.command.label, "start": at, "cycles": step.cycles, "adding": step.adding})
             at += step.cycles
         return out
 
