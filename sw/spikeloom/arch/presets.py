@@ -12,7 +12,7 @@ PRESETS = {preset.name: preset for preset in (
     AcceleratorConfig(name="twin", rows=1, cols=16, lanes=4, segment=4, max_width=16, max_neurons=64, max_vocabulary=64,
                       kv_positions=128, max_context=32, k_max=4, resident_words=1024, parameter_words=256,
                       program_words=256, membrane_words=256, residual_slots=64,
-                      score_banks=2, ports=2, axi3=True, board="unit tests"),
+                      score_banks=2, ports=2, board="unit tests"),
     # Streamed rows alone, over two AXI3 ports as a PYNQ-Z2 has them.
     AcceleratorConfig(name="d288", segment=32, max_width=320, max_neurons=1152, max_vocabulary=4096, kv_positions=1536, resident_words=2,
                       parameter_words=1664, membrane_words=16, residual_slots=1, program_words=128, ports=2, axi3=True,
