@@ -23,6 +23,7 @@ app.command()(machine.doctor)
 app.command()(machine.verilog)
 app.command()(machine.registers)
 app.command(context_settings=learning.PASS_ON)(learning.train)
+app.command(context_settings=learning.PASS_ON)(learning.distil)
 app.command("eval", context_settings=learning.PASS_ON)(learning.evaluate)
 app.command(context_settings=learning.PASS_ON)(learning.ablate)
 

@@ -3,10 +3,13 @@
 import pytest
 import torch
 
-from spikeloom.model.distil import Teacher, distillation_loss
+from spikeloom.model import reference, store
+from spikeloom.model.distil import Teacher, distillation_loss, student, teacher_model
+from spikeloom.model.golden.train import train as golden_train
 from spikeloom.model.tokenizer import Tokenizer
 from spikeloom.model.train import train
 
+from .golden.test_train import config_of
 from .test_train import CONFIG, SPLIT
 
 
@@ -34,3 +37,38 @@ def test_a_run_learns_from_a_teacher(tmp_path):
     other = Tokenizer.train(["abcdefgh ijklmnop qrst uvwx yz. " * 4], 30)
     with pytest.raises(ValueError, match="another tokenizer"):
         Teacher(tmp_path / "twin", other)
+
+
+def test_one_command_trains_twin_and_student(tmp_path):
+    """The twin is trained beside the student, which takes its tokenizer and learns from it; a second call resumes, and trains no more."""
+    pytest.importorskip("tokenizers", reason="tokenizers: not installed")
+    options = {"run": tmp_path / "student", "steps": 6, "split": SPLIT, "compiled": False, "quiet": True}
+    model = student(CONFIG, **options)
+    teacher = tmp_path / "student" / "teacher"
+    assert reference.state_of(teacher)["kind"] == "softmax" and reference.state_of(tmp_path / "student")["kind"] == "spiking"
+    assert (teacher / "tokenizer.json").read_bytes() == (tmp_path / "student" / "tokenizer.json").read_bytes()
+    alone = train(CONFIG, run=tmp_path / "alone", steps=6, split=SPLIT, compiled=False, quiet=True)
+    assert not torch.equal(model.head, alone.head)
+    again = student(CONFIG, **options)
+    assert torch.equal(model.head, again.head)
+
+
+def test_one_command_of_spad(tmp_path):
+    """A config of a golden model is taught by SpAD: the gradients of its five losses are logged."""
+    pytest.importorskip("tokenizers", reason="tokenizers: not installed")
+    student(config_of("causal"), run=tmp_path / "student", steps=3, split=SPLIT, quiet=True)
+    assert (tmp_path / "student" / "gradients.csv").read_text().startswith("step,ea,saa,sfa,sta,hta")
+    with pytest.raises(ValueError, match="not a softmax twin"):
+        golden_train(config_of("causal"), run=tmp_path / "next", teacher=tmp_path / "student", steps=1, split=SPLIT, quiet=True)
+
+
+def test_the_twin_of_a_released_model_teaches():
+    """It is found by the model's name, is frozen, and accepts the model's tokenizer; other names are refused."""
+    if "stories-260k" not in store.available():
+        pytest.skip("model: stories-260k is not in this checkout")
+    twin = teacher_model("stories-260k")
+    assert twin(torch.zeros(1, 3, dtype=torch.int64)).shape == (1, 3, 512)
+    assert not twin.training and not any(p.requires_grad for p in twin.parameters())
+    Teacher("stories-260k", Tokenizer.load(store.find("stories-260k") / "tokenizer.json"))
+    with pytest.raises(ValueError, match="There is no model 'nobody'"):
+        teacher_model("nobody")

@@ -1,4 +1,4 @@
-"""`spikeloom train`, `spikeloom eval` and `spikeloom ablate`: trainer, evaluation and ablations with their own options."""
+"""`spikeloom train`, `distil`, `eval` and `ablate`: trainer, distillation, evaluation and ablations with their own options."""
 
 import typer
 
@@ -12,6 +12,14 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_optio
 def train(context: typer.Context) -> None:
     """Train a model (needs torch); --help lists the options."""
     from ..model.train import main
+
+    main(context.args)
+
+
+@speaks
+def distil(context: typer.Context) -> None:
+    """Train a student from a softmax teacher, which is trained first where there is none (needs torch); --help lists the options."""
+    from ..model.distil import main
 
     main(context.args)
 

@@ -14,8 +14,8 @@ model), winners alone from the first step; the config's `continued` then stands 
 `torchrun --nproc-per-node N -m spikeloom.model.train --run-folder RUN ...` trains one model in N processes (`workers`); a GPU is
 used where there is one, and `--precision bf16` mixes precisions. `--tensorboard` writes the log for TensorBoard too.
 
-With `--teacher RUN` (a finished run with the same tokenizer, the softmax twin say) the loss is that of `distil`. The setting
-`sparsity` prices the share of synaptic operations that are not skipped, in nats per token for all of them.
+With `--teacher RUN` (a finished run with the same tokenizer, or a released model, whose twin teaches) the loss is that of
+`distil`. The setting `sparsity` prices the share of synaptic operations that are not skipped, in nats per token for all of them.
 """
 
 import argparse
@@ -270,7 +270,7 @@ def report(state: Run, log: Log, context: int, rate: float, hardness: float, run
 
 
 def train(config: dict, *, run: Path, kind: str = "spiking", minutes: float | None = None, steps: int | None = None,
-          practice: Path | None = None, teacher: Path | None = None, start: Path | None = None, split: corpus.Split | None = None,
+          practice: Path | None = None, teacher: Path | str | None = None, start: Path | None = None, split: corpus.Split | None = None,
           seed: int = 0, compiled: bool = True, save_every: float = 180.0, report_every: float = 60.0, quiet: bool = False,
           workers: Workers | None = None, tensorboard: bool = False):
     """Train (or resume) in folder `run` until the budget is spent; returns the model in evaluation form.
@@ -337,7 +337,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--practice", type=Path, help="folder of practice-*.json.gz")
-    parser.add_argument("--teacher", type=Path, help="folder of a finished run whose predictions are learned too")
+    parser.add_argument("--teacher", help="finished run whose predictions are learned too, or a released model whose twin teaches")
     parser.add_argument("--start", type=Path, help="run folder or float.safetensors whose weights a new run begins with")
     parser.add_argument("--data", metavar="SOURCE", help="texts: a .txt, .json, .jsonl (all .gz too) or folder, or hf:NAME[:CONFIG]; "
                         "default: the stories, or the project's own Shakespeare")

@@ -25,8 +25,10 @@ from spikeloom.arch.config import ModelConfig
 
 from .. import reference
 from ..corpus import Split
+from ..distil import teacher_model
+from ..softmax_twin import SoftmaxTwin
 from ..spad import SpAD, TwinTeacher, Weights, gradient_norms
-from ..train import Log, Run, build_model, load_config
+from ..train import Log, Run, load_config
 from .glue import Glue
 from .tasks import TASKS, Task
 
@@ -90,18 +92,18 @@ class GoldenRun(Run):
     seed : int
     init : Path, optional
         Another run, or a released model, whose weights a new run starts from.
-    teacher : Path, optional
-        A finished softmax twin's run.
+    teacher : Path or str, optional
+        A finished softmax twin's run, or a released model whose twin teaches.
     """
 
     def __init__(self, folder: Path, config: dict, kind: str, task: Task, seed: int, init: Path | None = None,
-                 teacher: Path | None = None):
+                 teacher: Path | str | None = None):
         super().__init__(folder, config, kind, seed)
         self.task, self.spad, self.last_losses = task, None, None
         if init and not (folder / "checkpoint.pt").exists():
             self._begin_from(Path(init))
         if teacher:
-            self._hire(Path(teacher))
+            self._hire(teacher)
 
     def _begin_from(self, init: Path):
         state = reference.state_of(weights_of(init, self.kind))
@@ -112,12 +114,10 @@ class GoldenRun(Run):
                 and not name.startswith("head")}
         self.model.load_state_dict(own | kept)
 
-    def _hire(self, teacher: Path):
-        state = torch.load(teacher / "checkpoint.pt", weights_only=False)
-        if state["kind"] != "softmax":
+    def _hire(self, teacher: Path | str):
+        twin = teacher_model(teacher)
+        if not isinstance(twin, SoftmaxTwin):
             raise ValueError(f"The teacher {teacher} is not a softmax twin; train one with --kind softmax.")
-        twin = build_model(state["config"], "softmax")
-        twin.load_state_dict(state["model"])
         self.guide = TwinTeacher(twin)
         c = self.model.config
         weights = Weights(**self.config["training"].get("spad", {}))
@@ -171,7 +171,7 @@ def _development(state, task):
 
 
 def train(config: dict, *, run: Path, kind: str = "spiking", minutes: float | None = None, steps: int | None = None,
-          init: Path | None = None, teacher: Path | None = None, split: Split | None = None, seed: int = 0,
+          init: Path | None = None, teacher: Path | str | None = None, split: Split | None = None, seed: int = 0,
           save_every: float = 120.0, report_every: float = 60.0, quiet: bool = False):
     """Train (or resume) in folder `run` until the budget is spent; returns the model in evaluation form.
 
@@ -245,7 +245,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--init", type=Path, help="folder of a run or of a released model to start from (fine-tuning)")
-    parser.add_argument("--teacher", type=Path, help="folder of a finished softmax twin, for SpAD")
+    parser.add_argument("--teacher", help="finished run of a softmax twin, or a released model whose twin teaches, for SpAD")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report-every", type=float, default=60.0, metavar="SECONDS")
     options = parser.parse_args(arguments)
