@@ -40,6 +40,14 @@ def spiking(folder, options, progress) -> dict:
     return measure(folder, held_out(folder, options), options.limit or 400)
 
 
+def precision(folder, options, progress) -> dict:
+    """Float against integers, eight bits against four: nats, bits per byte, cycles."""
+    from ..arch.presets import preset
+    from ..model.precision import measure
+
+    return measure(folder, held_out(folder, options), preset(options.preset), options.limit or 100, progress)
+
+
 def device(folder, options, progress) -> dict:
     """Held-out text scored on a device (`--device rtl`), every score and every command's checksum against the integer model."""
     from ..arch.presets import preset
@@ -56,7 +64,7 @@ def device(folder, options, progress) -> dict:
 
 
 SUITES: dict[str, Callable] = {"zero-shot": zero_shot, "minimal-pairs": minimal_pairs, "wikitext": wikitext, "spiking": spiking,
-                              "device": device}
+                              "precision": precision, "device": device}
 
 
 def held_out(folder: Path, options) -> list[str]:
@@ -80,7 +88,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--tasks", nargs="*", help="zero-shot: only these")
     parser.add_argument("--corpus", help="stories or shakespeare; default: the model's own")
     parser.add_argument("--device", default="rtl", help="device suite: rtl or emulator")
-    parser.add_argument("--preset", default=DEFAULT_PRESET, help="device suite: machine")
+    parser.add_argument("--preset", default=DEFAULT_PRESET, help="device and precision suites: machine")
     parser.add_argument("--out", type=Path, help="default: results/MODEL-SUITE.json")
     options = parser.parse_args(arguments)
     folder, console = store.find(options.model), Console(stderr=True)

@@ -7,17 +7,22 @@ magnitude as in arXiv 2402.17764). The scale is
 * `power`: one power of two per output channel (a residual writer, whose shift it becomes),
 * `common`: one float for the whole matrix (logits must stay comparable),
 * `power_common`: one power of two for the whole matrix (the embedding).
+
+With 8 bits nothing clips. With 4 bits the scale is the one of a few that leaves the least squared error, since clipping a large weight
+costs less there than rounding all others coarsely.
 """
 
 import torch
 
 LARGEST = {8: 127, 4: 7, 2: 1}
+#: Scales tried for 4 bits, as shares of the one that clips nothing.
+SHARES, POWER_SHARES = (1.0, 0.85, 0.7, 0.55), (1.0, 0.5)
 
 
 def scale_of(weight: torch.Tensor, bits: int, kind: str, largest_exponent: int | None = None) -> torch.Tensor:
     """Value of one integer unit: [1, out] for `channel` and `power`, [1, 1] otherwise.
 
-    A power of two is rounded up so that nothing clips; `largest_exponent` bounds it all the same, because a residual
+    A power of two is rounded up so that nothing clips (of 8 bits); `largest_exponent` bounds it all the same, because a residual
     writer can shift right only.
     """
     magnitude = weight.detach().abs()  # [in, out]
@@ -34,7 +39,22 @@ def scale_of(weight: torch.Tensor, bits: int, kind: str, largest_exponent: int |
         if largest_exponent is not None:
             exponent = exponent.clamp_max(largest_exponent)
         scale = torch.exp2(exponent.clamp_min(-24))
+    if bits == 4:
+        scale = _least_error(weight.detach(), scale, POWER_SHARES if kind.startswith("power") else SHARES)
     return scale
+
+
+def _least_error(weight: torch.Tensor, scale: torch.Tensor, shares: tuple[float, ...]) -> torch.Tensor:
+    """Of the scales `scale * share` those of least squared error, per column or for the whole matrix."""
+    best, least = scale, None
+    for share in shares:
+        squares = (weight - to_integers(weight, scale * share, 4) * (scale * share)).square()
+        error = squares.sum(0, keepdim=True) if scale.shape[1] > 1 else squares.sum().reshape(1, 1)
+        if least is None:
+            least = error
+        else:
+            best, least = torch.where(error < least, scale * share, best), torch.minimum(error, least)
+    return best
 
 
 def to_integers(weight: torch.Tensor, scale: torch.Tensor, bits: int) -> torch.Tensor:
