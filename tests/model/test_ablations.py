@@ -41,6 +41,7 @@ def test_runs_are_kept_and_reported(small, tmp_path):
     assert ablations.run(bench, taught, 0) == results[0] and (folder / "checkpoint.pt").stat().st_mtime_ns == before
     assert len(ablations.finished(tmp_path / "runs", ["shakespeare"])) == 4
 
+    results = [ablations.with_cycles(bench, result) for result in results]
     document = quality_page.summarise(results, {"shakespeare": bench.about()})
     rows = {row["variant"]: row for row in document["ablations"]}
     gap = results[2]["integer"]["nats_per_token"] - results[1]["float"]["nats_per_token"]

@@ -6,8 +6,8 @@
 
 Each run trains on the same tokens in the same number of steps as its softmax twin, exports integers and measures them on the same
 held-out bytes. A run that is finished is skipped, one that was cut off goes on from its checkpoint. The gap of a run is the integer
-model's loss less that of the softmax twin of the same seed, in nats per token. Cycles come from the cycle model, on the preset `sim`
-with resident rows, over the first positions of held-out text.
+model's loss less that of the softmax twin of the same seed, in nats per token. Cycles come from the cycle model when the report is
+made, on the preset `sim` with resident rows and with all rows streamed over one 64-bit port, over the first positions of held-out text.
 """
 
 import argparse
@@ -19,16 +19,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from spikeloom.arch.config import FitError, ModelConfig
+from spikeloom.arch.config import ModelConfig
 from spikeloom.arch.presets import preset
-from spikeloom.arch.run_cycles import Token, run_report
-from spikeloom.compiler.image import compile_model
 
 from . import corpus, store
 from .ablation_table import BY_NAME, DATA, VARIANTS, Data, Variant
 from .evaluate import FiringRates, log_softmax_of, summed_nats
-from .integer_model import IntegerModel
 from .integer_torch import IntegerSequences
+from .precision import cycles_of
 from .softmax_twin import spiking_parameters
 from .tokenizer import Tokenizer
 
@@ -78,19 +76,6 @@ def held_out(split: corpus.Split, most: int, tokenizer: Tokenizer) -> list[str]:
     return out
 
 
-def cycles_of(stored: store.StoredModel, ids: list[int]) -> dict:
-    """Cycles and bytes per token by the cycle model, of a text from its start; {} where the machine does not hold the model."""
-    machine = preset(MACHINE)
-    try:
-        image = compile_model(stored.config, stored.tensors, machine, logit_scale=stored.logit_scale)
-    except FitError as error:
-        return {"does_not_fit": str(error)}
-    model = IntegerModel(stored.config, stored.tensors)
-    tokens = [Token(model.step(token, position), token, position) for position, token in enumerate(ids[: stored.config.context])]
-    report = run_report(machine, image.program, tokens, entry=image.card["entries"]["token"])
-    return {"cycles_per_token": round(report.cycles_per_token, 1), "weight_bytes_per_token": round(report.bytes_per_token, 1)}
-
-
 def measure(bench: Bench, variant: Variant, seed: int, model) -> dict:
     """Held-out figures of a finished run; exports its integers into the run's folder."""
     data, total = bench.encoded, sum(map(len, bench.encoded))
@@ -125,8 +110,7 @@ def measure(bench: Bench, variant: Variant, seed: int, model) -> dict:
     result["integer"] = entry(summed_nats(log_probabilities, data, stored.config, watch=watch)) | {"saturations": integer.saturations}
     if watch:
         result["firing_rate"] = rates.summary()["all"]["nonzero"]
-    first = [stored.config.end_token, *data[0]]
-    return result | cycles_of(stored, first)
+    return result
 
 
 def run(bench: Bench, variant: Variant, seed: int, *, steps: int | None = None, quiet: bool = True) -> dict:
@@ -164,11 +148,19 @@ def finished(folder: Path, data: list[str]) -> list[dict]:
     return [json.loads(path.read_text()) for name in data for path in sorted((folder / name).glob("*/result.json"))]
 
 
+def with_cycles(bench: Bench, result: dict) -> dict:
+    """A finished run's result and what the gateware of today would need for it, by the cycle model."""
+    integers = bench.folder / f"{result['variant']}-{result['seed']}" / "integers"
+    if not integers.is_dir():
+        return result
+    return result | cycles_of(store.load(integers), preset(MACHINE), bench.encoded[:1])
+
+
 def line(result: dict) -> str:
     """A finished run in one line."""
     shown = result.get("integer", result["float"])["nats_per_token"]
     return (f"{result['data']:12s} {result['variant']:16s} seed {result['seed']}  {shown:.4f} nats  "
-            f"float {result['float']['nats_per_token']:.4f}  cycles {result.get('cycles_per_token', '-')}  "
+            f"float {result['float']['nats_per_token']:.4f}  "
             f"firing {result.get('firing_rate', '-')}  {result['training_cpu_seconds']} s")
 
 
@@ -204,8 +196,9 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if options.report:
         from . import quality_page
-        results = finished(options.folder, options.data)
-        about = {name: Bench(DATA[name], options.folder).about() for name in options.data if any(r["data"] == name for r in results)}
+        benches = {name: Bench(DATA[name], options.folder) for name in options.data}
+        results = [with_cycles(benches[result["data"]], result) for result in finished(options.folder, options.data)]
+        about = {name: benches[name].about() for name in options.data if any(r["data"] == name for r in results)}
         quality_page.write(results, about, options.out, options.docs, "spikeloom ablate; spikeloom ablate --report", PROTOCOL)
         console.print(f"{len(results)} runs; wrote {options.out} and {options.docs / 'quality.md'}", highlight=False)
         return
