@@ -11,6 +11,8 @@ from ..systems import ROWS, Row, find
 from .common import DIFFERS, console, open_device, speaks
 
 _TOKENS = 10
+#: Columns of text from which the golden models' names fit beside the rest.
+_WIDE = 130
 
 
 @speaks
@@ -24,11 +26,13 @@ def systems(
     if run:
         _run([row for row in ROWS if row.changes is not None] if run == "all" else [find(run)], device, seed)
     elif json is None:
-        table = Table("system", "paper", "golden model", "gateware", "state")
+        wide = console.width >= _WIDE
+        table = Table("system", "arXiv", *(["golden model"] if wide else []), "gateware", "state")
         for row in ROWS:
-            table.add_row(row.name, row.paper, row.golden, row.gateware, row.state)
+            table.add_row(row.name, row.paper.replace("arXiv ", ""), *([row.golden] if wide else []), row.gateware, row.state)
         console.print(table)
-        console.print("The command that shows a row: spikeloom systems --json FILE")
+        console.print('Run one against the integer model: spikeloom systems --run "NI-LIF 1x4" --device rtl; the command of every row: '
+                      "spikeloom systems --json FILE", highlight=False, soft_wrap=True)
     if json is not None:
         json.write_text(json_module.dumps([row.to_dict() for row in ROWS], indent=2) + "\n", encoding="utf-8")
 
