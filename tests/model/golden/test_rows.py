@@ -13,9 +13,10 @@ RUNNABLE = [row for row in ROWS if row.changes is not None]
 
 
 @pytest.mark.parametrize("row", RUNNABLE, ids=lambda row: row.name)
-def test_golden_form_and_integers_agree(row, seed):
-    """Nine of ten rows of logits are equal to 1e-3 and all correlate to 0.98: thresholds hold 2^-8 of a sum, and `test_export` shows
-    that nothing but this rounding differs. A row without golden options of its own takes the plainest.
+def test_golden_form_and_integers_agree(row, seed, fine_thresholds):
+    """Nearly all rows of logits are equal to 1e-3; `test_export` shows what rounding to the gateware's thresholds costs.
+
+    A row without golden options of its own takes the plainest.
     """
     plain = {"position": "learned"} | ({} if row.config.residual == "membrane" else {"fraction": row.config.spike_shift})  # a spike is 1
     model = sample(seed, row.config, GoldenOptions.from_dict(row.options or plain))
@@ -24,6 +25,5 @@ def test_golden_form_and_integers_agree(row, seed):
     got = IntegerSequences(stored.tensors, stored.config)(tokens).double() / stored.logit_scale
     with torch.no_grad():
         want = model(tokens)[:, : got.shape[1]].double()
-    assert ((got - want).abs() < 1e-3).all(-1).double().mean() > 0.9
-    assert torch.corrcoef(torch.stack((got.flatten(), want.flatten())))[0, 1] > 0.98
+    assert ((got - want).abs() < 1e-3).all(-1).double().mean() > 0.98
     assert want.std(0).mean() > 0.01  # the network listens
