@@ -125,12 +125,13 @@ def breakdown(units: dict[str, dict[str, int]], top: str) -> tuple[dict, dict, d
     return add_up(parts.values()), parts, cells
 
 
-#: `synth_xilinx` with the older of Yosys's two mappers: abc9 of 0.70 ends in an assertion on some of our units.
+#: `synth_xilinx` with the older of Yosys's two mappers: abc9 of 0.70 ends in an assertion on some of our units. It is told to make as
+#: few look-up tables as it can, for these are what is counted; as it stands it makes small ones for a placer to merge, which Yosys has not.
 _COMMANDS = """read_verilog unit.v
 tee -o forbidden.txt select -list {forbidden}
 synth_xilinx -family {family} -top {module} -flatten -noiopad -noclkbuf -run begin:map_luts
 opt_expr -mux_undef -noclkinv
-abc -luts 2:2,3,6:5,10,20
+abc -luts 1,1,1,1,1,1,2,4
 clean
 xilinx_srl -fixed -minlen 3
 techmap -map +/xilinx/lut_map.v -map +/xilinx/cells_map.v -D LUT_WIDTH=6

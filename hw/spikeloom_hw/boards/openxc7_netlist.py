@@ -38,7 +38,9 @@ def _check_ps(cells: dict, target: Target, core: CorePorts) -> list[str]:
     wanted = [prefix + name for prefix in memory for name in _SHAKES] + [control + name for name in _REPLIES]
     # A constant is possible for signals that never wait; a missing or unknown one is not.
     problems += [f"{pin} is not connected." for pin in wanted if not ps.get(pin) or "x" in ps[pin]]
-    problems += [f"{pin} is stuck at {ps[pin][0]}." for pin in wanted if pin.endswith("VALID") and ps.get(pin) and ps[pin][0] in ("0", "1")]
+    resting = {prefix + name for prefix in memory[1:] for name in ("AWVALID", "WVALID")}  # the first port alone writes
+    problems += [f"{pin} is stuck at {ps[pin][0]}." for pin in wanted if pin.endswith("VALID") and ps.get(pin)
+                 and ps[pin][0] in (("1",) if pin in resting else ("0", "1"))]
     if not _is_net(ps["IRQF2P"][0]) or set(ps["IRQF2P"][1:]) != {"0"}:
         problems.append("The interrupt must drive IRQF2P[0], and zero the others.")
     used = {prefix + name for prefix in memory for name in _SHAKES}

@@ -27,8 +27,8 @@ RESULT, LOG = Path("results/route.json"), Path("results/route.log.xz")
 TOP = "spikeloom_route"
 GOAL_MHZ = 100
 #: What differs from `sim`: bytes kept on chip, nothing that computes; and addresses that fit the serial link.
-CUT = dict(resident_words=2048, kv_positions=1280, max_vocabulary=512, program_words=128, parameter_words=256, membrane_words=256,
-           address_width=32)
+CUT = dict(resident_words=2048, kv_positions=1280, max_vocabulary=512, program_words=128, parameter_words=256, membrane_words=16,
+           residual_slots=1, address_width=32)
 
 
 def announce(text: str) -> None:

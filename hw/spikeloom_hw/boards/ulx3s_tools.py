@@ -17,6 +17,11 @@ REMEDY = 'pip install "spikeloom[hw,synth,ecp5]"'
 DEVICE, PACKAGE, SPEED = "85k", "CABGA381", 6
 #: What the chip has, by the names of nextpnr's report.
 CAPACITY = {"TRELLIS_COMB": 83640, "TRELLIS_FF": 83640, "TRELLIS_RAMW": 10455, "DP16KD": 208, "MULT18X18D": 156}
+#: The other one, router1, does not come to an end on a full chip.
+ROUTER = "router2"
+#: Memories that only a LOAD writes, when nothing uses what is read of them: reading what is being written may give anything,
+#: which spares a register and a choice per bit beside the block RAM.
+LOADED = ("*.parameters/m:*", "*.core.rows/m:*")
 #: Cells of Yosys that are block RAM.
 BLOCK_RAMS = ("DP16KD", "PDPW16KD")
 
@@ -91,7 +96,8 @@ def synthesise(verilog: str, top: str, folder: Path, deadline: Deadline, *, say:
     FlowError
         When Yosys is missing or fails, or the block RAM is more than the chip has.
     """
-    script = f"read_verilog top.v\nsynth_ecp5 -top {top}\ntee -o cells.json stat -json\nwrite_json netlist.json\n"
+    loaded = "".join(f"setattr -set no_rw_check 1 {memories}\n" for memories in LOADED)
+    script = f"read_verilog top.v\n{loaded}synth_ecp5 -top {top}\ntee -o cells.json stat -json\nwrite_json netlist.json\n"
     stamp = folder / "netlist.sha256"
     try:
         tool = yosys.find()
@@ -185,7 +191,7 @@ def place_and_route(folder: Path, constraints: str, deadline: Deadline, *, seed:
     (folder / "pins.lpf").write_text(constraints, encoding="utf-8")
     command = [program("nextpnr-ecp5"), f"--{DEVICE}", "--package", PACKAGE, "--speed", str(SPEED), "--json", "netlist.json",
                "--lpf", "pins.lpf", "--textcfg", "routed.config", "--report", "report.json", "--seed", str(seed),
-               "--timing-allow-fail", "--lpf-allow-unconstrained"]
+               "--timing-allow-fail", "--lpf-allow-unconstrained", "--router", ROUTER]
     run([*command, *(["--freq", f"{mhz:g}"] if mhz else [])], folder / "route.log", deadline, folder=folder, say=say)
     return read_report((folder / "report.json").read_text(encoding="utf-8"))
 

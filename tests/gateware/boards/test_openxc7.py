@@ -91,6 +91,8 @@ FAULTS = {
     "no register clock": (lambda cells: pins(cells).update(MAXIGP0ACLK=["0"]), "MAXIGP0ACLK is not on the buffered clock"),
     "another clock": (lambda cells: pins(cells)["FCLKCLK"].reverse(), "not fed by FCLKCLK"),
     "a valid that is stuck": (lambda cells: pins(cells).update(SAXIHP2ARVALID=["0"]), "SAXIHP2ARVALID is stuck at 0"),
+    "a first port that cannot write": (lambda cells: pins(cells).update(SAXIHP0AWVALID=["0"]), "SAXIHP0AWVALID is stuck at 0"),
+    "a second port that always writes": (lambda cells: pins(cells).update(SAXIHP2WVALID=["1"]), "SAXIHP2WVALID is stuck at 1"),
     "an answer that is missing": (lambda cells: pins(cells).pop("MAXIGP0RVALID"), "MAXIGP0RVALID is not connected"),
     "no interrupt": (lambda cells: pins(cells).update(IRQF2P=["0"] * 20), r"must drive IRQF2P\[0\]"),
     "an interrupt that floats": (lambda cells: pins(cells)["IRQF2P"].__setitem__(3, "x"), r"must drive IRQF2P\[0\]"),
@@ -123,6 +125,14 @@ def test_a_faulty_netlist_is_caught(mapped, fault):
     change(broken["modules"][openxc7.TOP]["cells"])
     problems = check_netlist(broken, BOARD, core.ports)
     assert problems and any(re.search(words, problem) for problem in problems), problems
+
+
+@pytest.mark.slow
+def test_further_ports_need_not_write(mapped):
+    core, _, _, netlist = mapped
+    quiet = copy.deepcopy(netlist)
+    pins(quiet["modules"][openxc7.TOP]["cells"]).update(SAXIHP2AWVALID=["0"], SAXIHP2WVALID=["0"])
+    assert check_netlist(quiet, BOARD, core.ports) == []
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 import json
 import re
 import sys
+from dataclasses import replace
+from fnmatch import fnmatchcase
 
 import pytest
 
@@ -15,7 +17,7 @@ from spikeloom_hw.boards import ulx3s_build as build
 from spikeloom_hw.boards import ulx3s_tools as tools
 from spikeloom_hw.boards.serial_core import SerialCore
 from spikeloom_hw.boards.ulx3s import PINS, PllDividers, Ulx3s, constraints
-from spikeloom_hw.export import port_list
+from spikeloom_hw.export import port_list, to_verilog
 
 
 def test_every_port_has_its_pins_and_no_pin_two_ports():
@@ -95,6 +97,14 @@ def test_a_tool_that_fails_or_takes_too_long_says_so(tmp_path):
         tools.run([sys.executable, "-c", script], tmp_path / "log", tools.Deadline(60), folder=tmp_path)
     with pytest.raises(tools.FlowError, match="did not end in time: 0 s .* --deadline"):
         tools.run([sys.executable, "-c", "import time; time.sleep(30)"], tmp_path / "log", tools.Deadline(0), folder=tmp_path)
+
+
+def test_memories_that_only_a_load_writes_are_known_by_their_names():
+    top = Ulx3s(replace(preset("tiny"), address_width=32), baud=BAUD)
+    modules = dict(re.findall(r"^module \\?(\S+) \((.*?)^endmodule", to_verilog(top, "top"), re.MULTILINE | re.DOTALL))
+    for pattern in tools.LOADED:
+        holders = [name for name in modules if fnmatchcase(name, pattern.removesuffix("/m:*"))]
+        assert len(holders) == 1 and re.search(r"^  reg \[\d+:0\] \w+ \[\d+:0\];$", modules[holders[0]], re.MULTILINE), pattern
 
 
 class Tools:
