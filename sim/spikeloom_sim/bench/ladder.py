@@ -4,10 +4,9 @@ The machine has no switches for most of them, so the rungs are counterfactuals m
 
 * planes one by one: a row is asked for once per binary plane in which its level has a bit (dense: once per plane of the tensor);
 * Q, K and V apart: three commands, each with a scan, a drain and a dispatch of its own;
-* nothing overlaps: every tile drains before the next begins, attention scans only when keys and values are made, and no command begins
-  before the one before it has ended;
-* one row per cycle: resident rows are added one by one;
-* all V rows: the value rows of all positions are walked, one per cycle, instead of those of the K winners.
+* nothing overlaps: every tile drains before the next begins, and attention scans only when keys and values are made;
+* all V rows: the value rows of all positions are walked, one per cycle, instead of those of the K winners;
+* nothing chained: a FIRE is a command like any other, and a LINEAR waits for the end of the one before.
 
 The last rung and the dense mode are measured in RTL too; the model must agree with both to the cycle.
 """
@@ -40,7 +39,8 @@ class Rung:
     fused: bool = False
     overlap: bool = False
     winners: bool = False
-    pairs: bool = False
+    chained: bool = False
+    events: int = 1
 
 
 LADDER = (
@@ -53,8 +53,10 @@ LADDER = (
          overlap=True),
     Rung(name="K winners", what="the values of the winners alone are added up", bits=4, skip=True, merged=True, fused=True, overlap=True,
          winners=True),
-    Rung(name="pairs of rows", what="two resident rows per cycle, where the machine has them", bits=4, skip=True, merged=True, fused=True,
-         overlap=True, winners=True, pairs=True),
+    Rung(name="commands chained", what="a FIRE follows its LINEAR by itself, a LINEAR begins on the first spikes of the one before", bits=4,
+         skip=True, merged=True, fused=True, overlap=True, winners=True, chained=True),
+    Rung(name="two rows per cycle", what="resident rows are added in pairs", bits=4, skip=True, merged=True, fused=True, overlap=True,
+         winners=True, chained=True, events=2),
 )
 
 
@@ -86,7 +88,7 @@ class Climber:
     """
 
     def __init__(self, cfg: AcceleratorConfig, rung: Rung, memory: MemoryTiming | None = None):
-        self.cfg, self.rung, self.memory = cfg if rung.pairs else replace(cfg, events=1), rung, memory
+        self.cfg, self.rung, self.memory = replace(cfg, events=min(rung.events, cfg.events)), rung, memory
 
     def cost(self, program: Sequence[Command], tokens: Iterable[Token], entry: int, levels_of) -> Cost:
         """Of these tokens; `levels_of(trace, command)` gives the levels that a LINEAR reads and their largest."""
@@ -122,13 +124,17 @@ class Climber:
         if command.opcode == Opcode.ATTEND:
             if not self.rung.winners:
                 command = Command(command.opcode, command.fields | {"attention": Attention.SFSA}, command.label)
-        if not self.rung.overlap and command.opcode != Opcode.PICK:
+        if not self._sees(command):
             before, before_rows = None, ()
         if command.opcode == Opcode.LINEAR and not self.rung.fused and command["sink"] == Sink.QKV:
             tiles = ceil_div(command["attn_groups"], self.cfg.groups_per_tile)
             part = Command(command.opcode, command.fields | {"tiles": tiles, "groups": command["attn_groups"]}, command.label)
             return 3 * self._one(part, rows, options, None, ())
         return self._one(command, rows, options, before, before_rows)
+
+    def _sees(self, command):
+        """Whether a command makes use of the one before."""
+        return {Opcode.ATTEND: self.rung.overlap, Opcode.PICK: True}.get(command.opcode, self.rung.chained)
 
     def _one(self, command, rows, options, before, before_rows):
         cycles = command_cycles(self.cfg, command, rows=rows, before=before, before_rows=before_rows, **options)

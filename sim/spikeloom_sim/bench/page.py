@@ -99,8 +99,7 @@ def write(root: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if found:
         resident = found["resident"]
-        pictures.draw_commands(folder / TOKEN, resident["cycles_by_label"],
-                               {label: value / found["events"] for label, value in resident["events_by_label"].items()})
+        pictures.draw_commands(folder / TOKEN, resident["cycles_by_label"], resident["adding_by_label"])
         pictures.draw_token(folder / TIMELINE, found["token"])
         pictures.draw_rates(folder / RATES, found["sweep"], found["theory"])
         pictures.draw_roofline(folder / ROOFLINE, *roofline(found))

@@ -38,14 +38,15 @@ def _save(pyplot, figure, path):
     pyplot.close(figure)
 
 
-def draw_commands(path: Path, cycles: Mapping[str, float], events: Mapping[str, float]) -> None:
+def draw_commands(path: Path, cycles: Mapping[str, float], adding: Mapping[str, float]) -> None:
     """Bars: cycles of a token by kind of command, adding rows and not."""
     pyplot, figure, axes = _figure(6.4, 3.4)
-    cycles, events = by_kind(cycles), by_kind(events)
+    cycles, adding = by_kind(cycles), by_kind(adding)
     kinds = [kind for kind in KINDS if kind in cycles][::-1]
-    adding = [min(events[kind], cycles[kind]) for kind in kinds]
-    axes.barh(kinds, adding, color=_BLUE, label="adding weight rows")
-    axes.barh(kinds, [cycles[kind] - part for kind, part in zip(kinds, adding)], left=adding, color=_PALE,
+    # A command that began early adds rows in cycles that are counted for the one before.
+    parts = [min(adding[kind], cycles[kind]) for kind in kinds]
+    axes.barh(kinds, parts, color=_BLUE, label="adding weight rows")
+    axes.barh(kinds, [cycles[kind] - part for kind, part in zip(kinds, parts)], left=parts, color=_PALE,
               label="waiting, draining, starting")
     axes.set_xlabel("cycles of a token")
     axes.legend(frameon=False, loc="lower right")

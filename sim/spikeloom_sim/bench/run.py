@@ -13,7 +13,6 @@ from . import page, sweep
 from .figures import DETAILS, RESULT, Figure, entry, load, merge
 from .keys import GOALS
 from .measures import Measures
-from .stories import events_per_cycle
 
 AREA, ROUTE, STREAMING = Path("results/area.json"), Path("results/route.json"), Path("results/streaming.json")
 
@@ -47,9 +46,9 @@ class Figures:
         released = self.m.released
         ratios = {name: round(record["over_event_bound"], 4) for name, record in released.items() if "left_out" not in record}
         worst = max(ratios, key=ratios.get)
-        events = events_per_cycle(self.m.cfg)
+        events = self.m.cfg.events
         beside = {"model": worst, "by_model": ratios, "resident_rows_added_per_cycle": events,
-                  "over_the_bound_of_this_machine": round(ratios[worst] * events, 4)}
+                  "over_the_bound_of_this_machine": {name: round(released[name]["over_machine_bound"], 4) for name in ratios}}
         left = {name: record["left_out"] for name, record in released.items() if "left_out" in record}
         if left:
             beside["left_out"] = left
@@ -65,12 +64,11 @@ class Figures:
 
     def _dense_and_sparse(self):
         sparse, dense = self.m.resident[0], self.m.dense
-        events = events_per_cycle(self.m.cfg)
         return sparse, dense, {
             "sparse": {"cycles_per_token": round(sparse.cycles_per_token, 1), "bytes_per_token": round(sparse.bytes_per_token, 1)},
             "dense": {"cycles_per_token": round(dense.cycles_per_token, 1), "bytes_per_token": round(dense.bytes_per_token, 1)},
             "rows_that_spoke": round(sparse.spoke / (sparse.spoke + sparse.silent), 4),
-            "dense_over_its_own_bound": round(dense.cycles * events / dense.bound, 4),
+            "dense_over_its_own_bound": round(dense.cycles / dense.adding, 4),
             "mismatches": sparse.mismatches + dense.mismatches}
 
     def dense_over_sparse_cycles(self):
@@ -178,7 +176,7 @@ def details(measures: Measures) -> dict:
         "ladder": m.ladder, "token": m.picture, "sweep": m.sweep,
         "theory": [[rate, round(sweep.theory(m.sweep, rate), 1)] for rate in (0.0, 1.0)],
         "formats": m.formats, "layers": m.layers, "processor": m.processor, "speed": m.speed,
-        "columns": m.cfg.cols, "events": events_per_cycle(m.cfg), "beat_bytes": m.cfg.beat_bytes,
+        "columns": m.cfg.cols, "events": m.cfg.events, "beat_bytes": m.cfg.beat_bytes,
     }
 
 

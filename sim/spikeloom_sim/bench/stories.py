@@ -33,11 +33,6 @@ POSITIONS = 128
 PROMPT = 16
 
 
-def events_per_cycle(cfg: AcceleratorConfig) -> int:
-    """Resident rows that the engine of a machine adds per cycle."""
-    return getattr(cfg, "events", 1)
-
-
 @dataclass
 class Tally:
     """Sums over the stories of one way to run."""
@@ -54,7 +49,7 @@ class Tally:
     counters: Counter = field(default_factory=Counter)
     #: By label of the command, over the positions asked for.
     label_cycles: Counter = field(default_factory=Counter)
-    label_events: Counter = field(default_factory=Counter)
+    label_adding: Counter = field(default_factory=Counter)
     row_bytes: int = 0
     #: Of the integer model: rows that spoke, rows that did not, and rows that spoke times column tiles; over whole runs and
     #: over the positions asked for.
@@ -76,6 +71,11 @@ class Tally:
         return self.bound / max(1, self.positions)
 
     @property
+    def adding(self) -> int:
+        """Cycles in which the engine adds the rows that spoke, by the cycle model over the positions asked for: the bound of this machine."""
+        return sum(self.label_adding.values())
+
+    @property
     def bytes_per_token(self) -> float:
         """Bytes of weight rows, mean over the positions asked for."""
         return self.row_bytes / max(1, self.positions)
@@ -84,12 +84,12 @@ class Tally:
         """Means per token and what was compared."""
         return {
             "positions": self.positions, "cycles_per_token": round(self.cycles_per_token, 1),
-            "event_bound_per_token": round(self.bound_per_token, 1), "bytes_per_token": round(self.bytes_per_token, 1),
-            "rows_wanted": self.counters["rows_wanted"], "rows_skipped": self.counters["rows_skipped"],
+            "event_bound_per_token": round(self.bound_per_token, 1), "adding_per_token": round(self.adding / max(1, self.positions), 1),
+            "bytes_per_token": round(self.bytes_per_token, 1), "rows_wanted": self.counters["rows_wanted"], "rows_skipped": self.counters["rows_skipped"],
             "rows_silent": self.silent, "cycles_counted": self.counted, "cycles_predicted": self.predicted,
             "compared": self.compared, "mismatches": self.mismatches,
             "cycles_by_label": {label: round(cycles / max(1, self.positions), 2) for label, cycles in self.label_cycles.items()},
-            "events_by_label": {label: round(events / max(1, self.positions), 2) for label, events in self.label_events.items()},
+            "adding_by_label": {label: round(adding / max(1, self.positions), 2) for label, adding in self.label_adding.items()},
         }
 
 
@@ -176,7 +176,7 @@ def _follow(cfg, image, model, bound, ids, scores, tally, dense, timing):
         tally.label_cycles["sequencer"] += TOKEN_OVERHEAD
         for step in steps:
             tally.label_cycles[step.command.label] += step.cycles
-            tally.label_events[step.command.label] += step.event_tiles
+            tally.label_adding[step.command.label] += step.adding
             tally.row_bytes += step.row_bytes
     raise AssertionError("a story has at least one token")
 

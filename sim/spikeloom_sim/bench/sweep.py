@@ -15,7 +15,7 @@ from spikeloom.driver.device import Device
 from spikeloom.model.integer_model import IntegerModel
 
 from .shapes import KINDS, forced_network
-from .stories import events_per_cycle, score_stories
+from .stories import score_stories
 
 RATES = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
 #: Five layers of 64 channels, as the stories model has them.
@@ -40,7 +40,7 @@ def measure(device: Device, cfg: AcceleratorConfig, rate: float, seed: int, *, b
     tally = score_stories(device, image, IntegerModel(config, tensors), [ids], timing=timing)
     return {"rate": rate, "seed": seed, "weight_bits": bits, "rows_spoke": round(tally.spoke / (tally.spoke + tally.silent), 4),
             "cycles_per_token": round(tally.cycles_per_token, 1), "event_bound_per_token": round(tally.bound_per_token, 1),
-            "machine_bound_per_token": round(tally.bound_per_token / events_per_cycle(cfg), 1),
+            "machine_bound_per_token": round(tally.adding / tally.positions, 1),
             "bytes_per_token": round(tally.bytes_per_token, 1), "bytes_counted": tally.counters["bytes_rows"],
             "cycles_counted": tally.counted, "cycles_predicted": tally.predicted, "compared": tally.compared,
             "mismatches": tally.mismatches, "rows_silent": tally.silent,

@@ -44,15 +44,16 @@ def of_short_ones(figures: Mapping) -> list[str]:
 
 def of_commands(resident: Mapping, events: int) -> list[str]:
     """Cycles of a token by kind of command; their sum is what the device counted."""
-    cycles, added = (by_kind(resident[name]) for name in ("cycles_by_label", "events_by_label"))
+    cycles, adding = (by_kind(resident[name]) for name in ("cycles_by_label", "adding_by_label"))
     total = resident["cycles_per_token"]
     if abs(sum(cycles.values()) - total) > 0.5:
         raise AssertionError(f"The parts are {sum(cycles.values()):.1f} cycles per token, the device counted {total}.")
-    rows = [(f"`{kind}`", what, f"{cycles[kind]:,.1f}", f"{cycles[kind] / total:.1%}", f"{added[kind]:,.1f}")
-            for kind, what in KINDS.items() if kind in cycles]
-    rows.append(("**all**", "", f"**{total:,.1f}**", "100.0%", f"**{sum(added.values()):,.1f}**"))
-    tell = f" (up to {events} per cycle)" if events > 1 else ""
-    return table(("command", "what", "cycles/token", "share", f"rows x tiles{tell}"), rows, left=2)
+    rows = [(f"`{kind}`", what, f"{cycles[kind]:,.1f}", f"{cycles[kind] / total:.1%}", f"{adding[kind]:,.1f}",
+             f"{cycles[kind] - adding[kind]:,.1f}") for kind, what in KINDS.items() if kind in cycles]
+    added = sum(adding.values())
+    rows.append(("**all**", "", f"**{total:,.1f}**", "100.0%", f"**{added:,.1f}**", f"**{total - added:,.1f}**"))
+    return table(("command", "what", "cycles/token", "share", f"of them adding rows, {events} per cycle", "filling, draining, starting"),
+                 rows, left=2)
 
 
 def of_ladder(ladder: Mapping) -> list[str]:

@@ -14,7 +14,7 @@ from spikeloom.model.tensors import neuron_levels
 from spikeloom_sim.bench.ladder import LADDER, Climber, climb, reader_of_levels
 from spikeloom_sim.bench.shapes import program_of
 
-CFG = preset("tiny")
+CFG = replace(preset("tiny"), events=2)
 
 
 @pytest.fixture(scope="module")

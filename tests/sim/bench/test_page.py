@@ -13,10 +13,10 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def test_the_table_of_commands_sums_layers_and_parts():
     resident = {"cycles_per_token": 50.0, "cycles_by_label": {"layer0.qkv": 15, "layer1.qkv": 25, "sequencer": 10},
-                "events_by_label": {"layer0.qkv": 5}}
+                "adding_by_label": {"layer0.qkv": 5}}
     lines = tables.of_commands(resident, 1)
-    assert lines[2] == "| `qkv` | Q, K, V | 40.0 | 80.0% | 5.0 |"
-    assert lines[-1] == "| **all** |  | **50.0** | 100.0% | **5.0** |"
+    assert lines[2] == "| `qkv` | Q, K, V | 40.0 | 80.0% | 5.0 | 35.0 |"
+    assert lines[-1] == "| **all** |  | **50.0** | 100.0% | **5.0** | **45.0** |"
     with pytest.raises(AssertionError, match="the device counted 51"):
         tables.of_commands(resident | {"cycles_per_token": 51.0}, 1)
 
