@@ -196,7 +196,8 @@ class Measures:
                 out[name] = {"left_out": str(error)}
                 continue
             out[name] = {"cycles_per_token": round(tally.cycles_per_token, 1), "event_bound_per_token": round(tally.bound_per_token, 1),
-                         "over_event_bound": tally.cycles / tally.bound, "over_machine_bound": tally.cycles / tally.adding, "rows_silent": tally.silent,
+                         "over_event_bound": tally.cycles / tally.bound, "over_machine_bound": tally.cycles / tally.adding,
+                         "rows_silent": tally.silent,
                          "rows_skipped": tally.counters["rows_skipped"], "mismatches": tally.mismatches, "compared": tally.compared,
                          "cycles_counted": tally.counted, "cycles_predicted": tally.predicted}
         return out

@@ -72,7 +72,7 @@ class Tally:
 
     @property
     def adding(self) -> int:
-        """Cycles in which the engine adds the rows that spoke, by the cycle model over the positions asked for: the bound of this machine."""
+        """Cycles in which the engine adds the rows asked for, over the positions asked for: the bound of this machine."""
         return sum(self.label_adding.values())
 
     @property
@@ -85,7 +85,8 @@ class Tally:
         return {
             "positions": self.positions, "cycles_per_token": round(self.cycles_per_token, 1),
             "event_bound_per_token": round(self.bound_per_token, 1), "adding_per_token": round(self.adding / max(1, self.positions), 1),
-            "bytes_per_token": round(self.bytes_per_token, 1), "rows_wanted": self.counters["rows_wanted"], "rows_skipped": self.counters["rows_skipped"],
+            "bytes_per_token": round(self.bytes_per_token, 1),
+            "rows_wanted": self.counters["rows_wanted"], "rows_skipped": self.counters["rows_skipped"],
             "rows_silent": self.silent, "cycles_counted": self.counted, "cycles_predicted": self.predicted,
             "compared": self.compared, "mismatches": self.mismatches,
             "cycles_by_label": {label: round(cycles / max(1, self.positions), 2) for label, cycles in self.label_cycles.items()},
