@@ -17,18 +17,47 @@ def result(name: str) -> dict:
     return json.loads((ROOT / "results" / name).read_text(encoding="utf-8"))
 
 
+#: Keys of bench.json that the table shows, and what they are.
+FIGURES = {
+    "cycles_per_token_260k": "cycles/token, 64 columns, resident rows, positions 0-127",
+    "over_event_bound": "cycles over the event bound (rows that spoke x column tiles, one per cycle), worst released model",
+    "dense_over_sparse_cycles": "dense mode over sparse, cycles",
+    "dense_over_sparse_bytes": "the same, bytes of weights",
+    "stream_peak_fraction": "streamed rows: bytes per cycle over the port's peak",
+    "tok_s_d288_z2": "8 M parameters, int4, on a PYNQ-Z2, tokens/s",
+    "tok_s_d768_kv260": "125 M parameters, int4, on a KV260, tokens/s",
+    "fmax_mhz_ecp5": "clock of the core on an ECP5-85F, MHz",
+    "z2_lut_fraction": "look-up tables of a PYNQ-Z2 used",
+    "z2_bram_fraction": "block RAM of a PYNQ-Z2 used",
+    "z2_multipliers": "multipliers",
+    "sim_tokens_per_s": "text from the simulator on two cores, tokens per processor second, added up",
+    "sim_cycles_per_cpu_s": "simulated cycles per second of one core",
+}
+
+
+def figure_row(record: dict, what: str, where: str) -> tuple[str, str, str, str]:
+    """A line of one of bench.json's figures."""
+    value, stale = record["value"], " (of older Verilog)" if record.get("stale") else ""
+    figure = f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
+    return what, figure + stale, (record["goal"] or "").lstrip("<>= "), f"`{record['evidence']}` {where}"
+
+
 def rows() -> list[tuple[str, str, str, str]]:
     """(what, figure, goal, evidence and file) of each line."""
-    speed, networks, quality = result("rtl_speed.json"), result("random_models.json"), result("stories-260k.json")
-    resident, dense, streamed = speed["resident"], speed["dense"], speed["streamed_latency_24"]
+    speed, parts = result("bench.json"), result("bench_details.json")
+    networks, quality = result("random_models.json"), result("stories-260k.json")
+    resident, dense, streamed = parts["resident"], parts["dense"], parts["streamed"]
     q, samples = quality, quality["samples"]
     bits = {name: q[name]["bits_per_byte"] for name in ("integer", "float", "softmax_twin", "character_6_gram")}
     seen = {name: round(q[name]["training_tokens"] / 1e6) for name in ("float", "softmax_twin")}
+    first = next(iter(streamed.values()))
     skipped = resident["rows_skipped"] / (resident["rows_skipped"] + resident["rows_wanted"])
-    in_speed, in_networks, in_quality = (f"[`{n}`](results/{n})" for n in ("rtl_speed.json", "random_models.json", "stories-260k.json"))
+    in_speed, in_parts, in_networks, in_quality = (f"[`{n}`](results/{n})" for n in (
+        "bench.json", "bench_details.json", "random_models.json", "stories-260k.json"))
+    mismatches = sum(part["mismatches"] for part in (parts["generation"], resident, dense, *streamed.values()))
     return [
         ("RTL against the integer model: tokens, scores and a checksum per command that differ",
-         f"{speed['mismatches']} of {speed['generation']['compared'] + resident['compared']:,}", "0", f"`[sim]` {in_speed}"),
+         f"{mismatches} of {parts['generation']['compared'] + resident['compared']:,}", "0", f"`[sim]` {in_parts}"),
         (f"{networks['cases']} random networks of {len(networks['networks_of_each_system'])} systems (three weight formats, resident "
          "and streamed, encoders and decoders): differences",
          f"{networks['totals']['mismatches']} of {networks['totals']['compared']:,}", "0", f"`[sim]` {in_networks}"),
@@ -40,13 +69,11 @@ def rows() -> list[tuple[str, str, str, str]]:
          f"`[model]` {in_quality}"),
         ("words of 20 seeded samples that are in the training text; word 13-grams copied from it",
          f"{samples['known_words']:.1%}; {samples['copied_13_grams']:.1%}", "98%; 10%", f"`[model]` {in_quality}"),
-        *((what, figure, goal, f"`[sim]` {in_speed}") for what, figure, goal in (
-            ("cycles/token, 64 columns, resident rows, positions 0-127", f"{resident['cycles_per_token']:,.0f}", "3,000"),
-            ("the same, every row requested (dense mode)", f"{dense['cycles_per_token']:,.0f}", ""),
-            ("the same, rows streamed over one 64-bit port (bound by the bus)", f"{streamed['cycles_per_token']:,.0f}", ""),
-            ("rows of weights skipped", f"{skipped:.0%}", ""),
-            ("weight bytes/token, sparse; dense", f"{resident['bytes_per_token']:,.0f}; {dense['bytes_per_token']:,.0f}", ""),
-            ("simulated cycles per second of one core", f"{resident['simulated_cycles_per_cpu_second']:,}", "100,000"))),
+        *(figure_row(speed[key], what, in_speed) for key, what in FIGURES.items() if key in speed),
+        *((what, figure, "", f"`[sim]` {in_parts}") for what, figure in (
+            ("cycles/token, rows streamed over the bus", f"{first['cycles_per_token']:,.0f}"),
+            ("rows of weights skipped", f"{skipped:.0%}"),
+            ("weight bytes/token, sparse; dense", f"{resident['bytes_per_token']:,.0f}; {dense['bytes_per_token']:,.0f}"))),
     ]
 
 

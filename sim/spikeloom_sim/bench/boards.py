@@ -77,6 +77,17 @@ def speed(board: Board, rates: Mapping[str, float]) -> dict:
     return out
 
 
+def prefill(board: Board, rates: Mapping[str, float]) -> dict:
+    """Reading a prompt against writing: tokens of a prompt go one by one, but without the head."""
+    shape, cfg = board.shape, machine_for(board.shape, board.preset)
+    image, memory = program_of(shape, cfg), timing(board, cfg)
+    cycles = {}
+    for name, head in (("decode", True), ("prefill", False)):
+        tokens = (it._replace(head=head) for it in forced_tokens(shape, rates, TOKENS, SEED))
+        cycles[name] = run_report(cfg, image.program, tokens, entry=image.card["entries"]["token"], memory=memory).cycles_per_token
+    return {"value": cycles["decode"] / cycles["prefill"], "cycles_per_token": {name: round(count) for name, count in cycles.items()}}
+
+
 def matrices(shape: ModelConfig) -> list[tuple[int, int]]:
     """(rows, columns) of every matrix that a dense engine reads for a token."""
     d, f = shape.width, shape.hidden

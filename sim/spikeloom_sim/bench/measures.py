@@ -278,6 +278,11 @@ class Measures:
         board = next(board for board in boards.BOARDS if board.shape.name == shape)
         return self._once("board", shape, lambda: boards.speed(board, self.rates))
 
+    @cached_property
+    def prefill(self) -> dict:
+        """Reading a prompt against writing, of the shape for a PYNQ-Z2."""
+        return boards.prefill(boards.BOARDS[0], self.rates)
+
     # -- random networks on the gateware -----------------------------------------------------------------------
 
     @cached_property
@@ -293,11 +298,6 @@ class Measures:
         step = self.announce("weight formats", 3)
         with self._device(self.cfg, memory=Memory(latency=LATENCIES[0])) as device:
             return sweep.formats(device, self.cfg, MemoryTiming(latency=LATENCIES[0]), advance=step)
-
-    @cached_property
-    def layers(self) -> list[dict]:
-        """A layer of each shape at full width, streamed."""
-        return [self.layer(board.shape.name, board.preset) for board in boards.BOARDS]
 
     def layer(self, shape: str, machine: str) -> dict:
         """A layer of one shape on one machine."""

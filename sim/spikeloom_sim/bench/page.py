@@ -14,9 +14,9 @@ NOTES = Path("docs/performance_notes.md")
 
 def roofline(found: Mapping) -> tuple[list[dict], list[dict]]:
     """(roofs, points) of the roofline."""
-    columns, events, beat = found["columns"], found["events"], found["beat_bytes"]
+    columns, events, beat = (found["machine"][name] for name in ("columns", "events", "bus_bytes"))
     roofs = [{"name": f"rows on chip, {columns * events} bytes per cycle", "bytes_per_cycle": columns * events, "peak": columns * events},
-             {"name": f"one port, {beat} bytes per cycle", "bytes_per_cycle": beat, "peak": columns}]
+             {"name": f"the bus, {beat} bytes per cycle", "bytes_per_cycle": beat, "peak": columns}]
     dense = found["dense"]["event_bound_per_token"] * columns
 
     def point(name, part):
@@ -46,7 +46,7 @@ held-out texts ({name}) [sim]; split by the cycle model, whose sum is the count:
 _AGREE = """{compared:,} tokens and checksums of greedy generations and the scores of every run were compared with the integer model:
 {mismatches} differ."""
 _LADDER = """What each idea is worth: one image, the tokens of one story, by the cycle model with the ideas switched off [model];
-resident rows, and rows streamed over one {bits}-bit port. The released model has int8 weights: with resident rows the same cycles as below,
+resident rows, and rows streamed over {bits} bits of bus. The released model has int8 weights: with resident rows the same cycles as below,
 and twice the bytes from the rung int4 on. Measured in RTL [sim], mean of its stories: the last rung {sparse:,.0f}, dense mode (all ideas
 but the row skip) {dense:,.0f} cycles per token."""
 _FIRING = """Random networks of the stories model's shape whose neurons speak at a forced rate, in RTL [sim]. Theory: what rests at
@@ -61,47 +61,83 @@ _PROCESSOR = """`decode.c`: the integer model as a plain C loop with row skip, 1
 
 
 def text(figures: Mapping, found: Mapping, notes: str) -> str:
-    """The page."""
+    """The page, as far as there are tables for it."""
     lines = ["# Performance", "", _prose(_HEAD), "", *tables.of_figures(figures), "", *tables.of_short_ones(figures)]
-    if found:
-        lines += _details(figures, found)
+    for needed, section in _SECTIONS:
+        if all(name in found for name in needed):
+            lines += section(figures, found)
     return "\n".join([*lines, notes]).rstrip() + "\n"
 
 
-def _details(figures, found):
-    resident, dense, of, checked = found["resident"], found["dense"], found["model"], found["generation"]
-    processor = found["processor"]
-    return [
-        "## Where the cycles of a token go", "",
-        _prose(_COMMANDS).format(
-            model=of["model"], digest=of["model_sha256"][:12], preset=of["machine"]["preset"], positions=of["data"]["positions"],
-            texts=len(of["data"]["stories"]), name=of["data"]["name"], counted=resident["cycles_counted"],
-            missed=abs(resident["cycles_counted"] - resident["cycles_predicted"])), "",
-        *tables.of_commands(resident, found["events"]), "", f"![cycles of a token]({TOKEN})", "",
-        "One token over time, by the cycle model [model]:", "", f"![one token]({TIMELINE})", "",
-        _prose(_AGREE).format(compared=checked["compared"],
-                              mismatches=sum(part["mismatches"] for part in (checked, resident, dense, *found["streamed"].values()))), "",
-        "## Ladder", "",
-        _prose(_LADDER).format(bits=8 * found["beat_bytes"], sparse=resident["cycles_per_token"], dense=dense["cycles_per_token"]), "",
-        *tables.of_ladder(found["ladder"]), "",
-        "## Firing rates", "", _prose(_FIRING), "", *tables.of_rates(found["sweep"], found["theory"]), "", f"![rates]({RATES})", "",
-        "## Roofline", "", _prose(_ROOFLINE), "", f"![roofline]({ROOFLINE})", "",
-        "## Large shapes", "", _prose(_LARGE).format(rates=", ".join(f"{kind} {rate:.2f}" for kind, rate in found["rates"].items())), "",
-        *tables.of_boards(figures), "", _prose(_LAYERS), "", *tables.of_layers(found["layers"]), "",
-        "## The same model on a processor", "", _prose(_PROCESSOR).format(differ=processor["differ"], compared=processor["compared"]), "",
-        *tables.of_processors(processor), ""]
+def _where(figures, found):
+    resident, of = found["resident"], found["model"]
+    return ["## Where the cycles of a token go", "",
+            _prose(_COMMANDS).format(
+                model=of["model"], digest=of["model_sha256"][:12], preset=of["machine"]["preset"], positions=of["data"]["positions"],
+                texts=len(of["data"]["stories"]), name=of["data"]["name"], counted=resident["cycles_counted"],
+                missed=abs(resident["cycles_counted"] - resident["cycles_predicted"])), "",
+            *tables.of_commands(resident, found["machine"]["events"]), "", f"![cycles of a token]({TOKEN})", ""]
+
+
+def _timeline(figures, found):
+    return ["One token over time, by the cycle model [model]:", "", f"![one token]({TIMELINE})", ""]
+
+
+def _agreement(figures, found):
+    mismatches = sum(part["mismatches"] for part in (found["generation"], found["resident"], found["dense"]))
+    return [_prose(_AGREE).format(compared=found["generation"]["compared"], mismatches=mismatches), ""]
+
+
+def _ladder(figures, found):
+    prose = _prose(_LADDER).format(bits=8 * found["machine"]["bus_bytes"], sparse=found["resident"]["cycles_per_token"],
+                                   dense=found["dense"]["cycles_per_token"])
+    return ["## Ladder", "", prose, "", *tables.of_ladder(found["ladder"]), ""]
+
+
+def _rates(figures, found):
+    return ["## Firing rates", "", _prose(_FIRING), "", *tables.of_rates(found["sweep"]), "", f"![rates]({RATES})", ""]
+
+
+def _roofline(figures, found):
+    return ["## Roofline", "", _prose(_ROOFLINE), "", f"![roofline]({ROOFLINE})", ""]
+
+
+def _large(figures, found):
+    rates = ", ".join(f"{kind} {rate:.2f}" for kind, rate in found["rates"].items())
+    return ["## Large shapes", "", _prose(_LARGE).format(rates=rates), "", *tables.of_boards(figures), ""]
+
+
+def _layers(figures, found):
+    layers = [record for name, record in found.items() if name.startswith("layer_")]
+    return [_prose(_LAYERS), "", *tables.of_layers(layers), ""] if layers else []
+
+
+def _processor(figures, found):
+    record = found["processor"]
+    return ["## The same model on a processor", "", _prose(_PROCESSOR).format(differ=record["differ"], compared=record["compared"]), "",
+            *tables.of_processors(record), ""]
+
+
+#: Tables that a section is made of, and what makes it.
+_SECTIONS = (
+    (("model", "machine", "resident"), _where), (("token",), _timeline), (("generation", "resident", "dense"), _agreement),
+    (("machine", "ladder", "resident", "dense"), _ladder), (("sweep",), _rates),
+    (("machine", "resident", "dense", "streamed", "formats", "sweep"), _roofline), (("rates",), _large), ((), _layers),
+    (("processor",), _processor))
 
 
 def write(root: Path) -> None:
-    """Write the page, and the pictures where there are figures for them."""
+    """Write the page, and the pictures where there are tables for them."""
     figures, found = load(root / RESULT), load(root / DETAILS)
     folder, notes = root / "docs", root / NOTES
     folder.mkdir(parents=True, exist_ok=True)
-    if found:
-        resident = found["resident"]
-        pictures.draw_commands(folder / TOKEN, resident["cycles_by_label"], resident["adding_by_label"])
+    if "resident" in found:
+        pictures.draw_commands(folder / TOKEN, found["resident"]["cycles_by_label"], found["resident"]["adding_by_label"])
+    if "token" in found:
         pictures.draw_token(folder / TIMELINE, found["token"])
-        pictures.draw_rates(folder / RATES, found["sweep"], found["theory"])
+    if "sweep" in found:
+        pictures.draw_rates(folder / RATES, found["sweep"])
+    if all(name in found for name in ("machine", "resident", "dense", "streamed", "formats", "sweep")):
         pictures.draw_roofline(folder / ROOFLINE, *roofline(found))
     page = text(figures, found, notes.read_text(encoding="utf-8") if notes.is_file() else "")
     (folder / "performance.md").write_text(page, encoding="utf-8")

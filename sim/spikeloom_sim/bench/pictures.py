@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from .sweep import theory
+
 #: Kind of a command -> what it does, in the order of a layer.
 KINDS = {
     "embed": "row of the embedding", "in": "neurons before Q, K, V", "qkv": "Q, K, V", "attn": "winner-take-all attention",
@@ -80,13 +82,13 @@ def draw_token(path: Path, commands: Sequence[Mapping]) -> None:
     _save(pyplot, figure, path)
 
 
-def draw_rates(path: Path, points: Sequence[Mapping], theory: Sequence[tuple[float, float]]) -> None:
-    """Measured cycles at forced rates, the theory's line, and the event bound."""
+def draw_rates(path: Path, points: Sequence[Mapping]) -> None:
+    """Measured cycles at forced rates, the theory's line, and the bound of the machine."""
     pyplot, figure, axes = _figure(5.6, 3.6)
-    axes.plot(*zip(*theory), color=_GREY, lw=1, label="theory: rest + rate x rows x tiles / events per cycle")
+    axes.plot((0, 1), [theory(points, rate) for rate in (0, 1)], color=_GREY, lw=1, label="theory: rest + rate x rows x tiles / events per cycle")
     rates = [point["rows_spoke"] for point in points]
     axes.plot(rates, [point["cycles_per_token"] for point in points], "o", color=_BLUE, label="measured in RTL")
-    axes.plot(rates, [point["machine_bound_per_token"] for point in points], "--", color=_RED, lw=1, label="rows x tiles alone")
+    axes.plot(rates, [point["machine_bound_per_token"] for point in points], "--", color=_RED, lw=1, label="cycles in which rows are added")
     axes.set_xlabel("share of the rows that speak")
     axes.set_ylabel("cycles per token")
     axes.set_ylim(bottom=0)

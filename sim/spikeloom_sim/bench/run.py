@@ -1,7 +1,6 @@
 """`spikeloom bench`: measures, writes `results/bench.json` and `docs/performance.md`."""
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,7 +8,8 @@ from pathlib import Path
 from spikeloom.arch.presets import preset
 
 from ..versions import versions
-from . import page, sweep
+from . import page
+from .boards import BOARDS
 from .figures import DETAILS, RESULT, Figure, entry, load, merge
 from .keys import GOALS
 from .measures import Measures
@@ -88,7 +88,9 @@ class Figures:
         return self._from_streaming("streamed_over_bound")
 
     def prefill_over_decode(self):
-        return self._from_streaming("prefill_over_decode")
+        record = self.m.prefill
+        return Figure(round(record["value"], 3), {"cycles_per_token": record["cycles_per_token"], "block": 1},
+                      {"firing_rates_of": self.m.model_identity()})
 
     def _from_streaming(self, key):
         """Made by a measurement of its own."""
@@ -164,35 +166,35 @@ class Figures:
             "figures are those of x86 over the ratio of CoreMark per core (spikeloom_sim.bench.processor). Not run on a board."))
 
 
-def details(measures: Measures) -> dict:
-    """Tables behind the page."""
+def parts(measures: Measures) -> dict[str, Callable[[], object]]:
+    """Tables behind the page, by name."""
     m = measures
-    first, tally = m.resident
     return {
-        "model": m.of(), "versions": versions(), "resident": tally.summary(), "dense": m.dense.summary(),
-        "streamed": {str(latency): tally.summary() for latency, tally in m.streamed.items()},
-        "generation": {"compared": m.generation.compared, "mismatches": m.generation.mismatches, "first_mismatch": m.generation.first},
-        "released": m.released, "rates": {kind: round(float(rate), 4) for kind, rate in m.rates.items()},
-        "ladder": m.ladder, "token": m.picture, "sweep": m.sweep,
-        "theory": [[rate, round(sweep.theory(m.sweep, rate), 1)] for rate in (0.0, 1.0)],
-        "formats": m.formats, "layers": m.layers, "processor": m.processor, "speed": m.speed,
-        "columns": m.cfg.cols, "events": m.cfg.events, "beat_bytes": m.cfg.beat_bytes,
+        "model": m.of, "versions": versions, "machine": lambda: {"columns": m.cfg.cols, "events": m.cfg.events, "bus_bytes": m.cfg.bus_bytes},
+        "resident": lambda: m.resident[1].summary(), "dense": lambda: m.dense.summary(),
+        "generation": lambda: {name: getattr(m.generation, name) for name in ("compared", "mismatches", "first")},
+        "released": lambda: m.released, "rates": lambda: {kind: round(float(rate), 4) for kind, rate in m.rates.items()},
+        "ladder": lambda: m.ladder, "token": lambda: m.picture, "sweep": lambda: m.sweep,
+        "streamed": lambda: {str(latency): tally.summary() for latency, tally in m.streamed.items()},
+        "formats": lambda: m.formats, "processor": lambda: m.processor, "speed": lambda: m.speed,
+        **{f"layer_{board.shape.name}": lambda board=board: m.layer(board.shape.name, board.preset) for board in BOARDS},
     }
 
 
 def run(measures: Measures, *, keys: Sequence[str] = (), root: Path = Path(), say: Callable[[str], None] = print) -> dict:
-    """Measure some keys, or all and the tables behind the page; write what was measured, and return it by key.
+    """Measure some keys or tables, or all of them; write each as it is made, and the page; return the figures by key.
 
     Raises
     ------
     ValueError
         For an unknown key.
     """
-    unknown = sorted(set(keys) - set(GOALS))
+    tables = parts(measures)
+    unknown = sorted(set(keys) - set(GOALS) - set(tables))
     if unknown:
-        raise ValueError(f"There are no keys {', '.join(unknown)}; there are: {', '.join(GOALS)}.")
+        raise ValueError(f"There are no keys {', '.join(unknown)}; there are: {', '.join(GOALS)}; and tables: {', '.join(tables)}.")
     figures, entries = Figures(measures, root), {}
-    for key in keys or GOALS:
+    for key in [key for key in GOALS if key in keys or not keys]:
         figure = figures.figure(key)
         if figure is None:
             say(f"{key}: never measured")
@@ -200,9 +202,9 @@ def run(measures: Measures, *, keys: Sequence[str] = (), root: Path = Path(), sa
         entries[key] = entry(GOALS[key], figure, f"spikeloom bench --only {key}")
         merge(root / RESULT, entries, list(GOALS))
         say(line(key, entries[key]))
-    if not keys:
-        path = root / DETAILS
-        path.write_text(json.dumps(details(measures), indent=1) + "\n", encoding="utf-8")
+    for name in [name for name in tables if name in keys or not keys]:
+        merge(root / DETAILS, {name: tables[name]()}, list(tables))
+        say(f"table {name}")
     page.write(root)
     return entries
 

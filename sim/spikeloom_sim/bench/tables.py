@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from .keys import GOALS
 from .pictures import KINDS, by_kind
+from .sweep import theory
 
 
 def number(value) -> str:
@@ -66,12 +67,11 @@ def of_ladder(ladder: Mapping) -> list[str]:
                  rows, left=2)
 
 
-def of_rates(points: Sequence[Mapping], theory: Sequence) -> list[str]:
+def of_rates(points: Sequence[Mapping]) -> list[str]:
     """Forced rates: measured, theory, bound."""
-    (_, low), (_, high) = theory
     rows = []
     for point in points:
-        predicted = low + point["rows_spoke"] * (high - low)
+        predicted = theory(points, point["rows_spoke"])
         rows.append((f"{point['rate']:g}", f"{point['rows_spoke']:.3f}", f"{point['cycles_per_token']:,.0f}", f"{predicted:,.0f}",
                      f"{point['cycles_per_token'] / predicted - 1:+.1%}", f"{point['machine_bound_per_token']:,.0f}",
                      f"{point['bytes_per_token']:,.0f}", str(point["cycles_counted"] - point["cycles_predicted"])))

@@ -12,7 +12,7 @@ from .common import complaints, console, speaks
 
 @speaks
 def bench(
-    only: Annotated[list[str] | None, typer.Option(help="Measure this key alone; may be given several times.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Measure this key or table alone; may be given several times.")] = None,
     quick: Annotated[bool, typer.Option(help="Measure one story; write nothing.")] = False,
     keys: Annotated[bool, typer.Option("--list", help="List the keys and what is on file.")] = False,
     page: Annotated[bool, typer.Option("--page", help="Only draw docs/performance.md again from what is on file.")] = False,
