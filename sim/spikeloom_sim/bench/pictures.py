@@ -85,7 +85,7 @@ def draw_token(path: Path, commands: Sequence[Mapping]) -> None:
 def draw_rates(path: Path, points: Sequence[Mapping]) -> None:
     """Measured cycles at forced rates, the theory's line, and the bound of the machine."""
     pyplot, figure, axes = _figure(5.6, 3.6)
-    axes.plot((0, 1), [theory(points, rate) for rate in (0, 1)], color=_GREY, lw=1, label="theory: rest + rate x rows x tiles / events per cycle")
+    axes.plot((0, 1), [theory(points, rate) for rate in (0, 1)], color=_GREY, lw=1, label="theory: a line from rest to dense mode")
     rates = [point["rows_spoke"] for point in points]
     axes.plot(rates, [point["cycles_per_token"] for point in points], "o", color=_BLUE, label="measured in RTL")
     axes.plot(rates, [point["machine_bound_per_token"] for point in points], "--", color=_RED, lw=1, label="cycles in which rows are added")

@@ -170,7 +170,8 @@ def parts(measures: Measures) -> dict[str, Callable[[], object]]:
     """Tables behind the page, by name."""
     m = measures
     return {
-        "model": m.of, "versions": versions, "machine": lambda: {"columns": m.cfg.cols, "events": m.cfg.events, "bus_bytes": m.cfg.bus_bytes},
+        "model": m.of, "versions": versions,
+        "machine": lambda: {"columns": m.cfg.cols, "events": m.cfg.events, "bus_bytes": m.cfg.bus_bytes},
         "resident": lambda: m.resident[1].summary(), "dense": lambda: m.dense.summary(),
         "generation": lambda: {name: getattr(m.generation, name) for name in ("compared", "mismatches", "first")},
         "released": lambda: m.released, "rates": lambda: {kind: round(float(rate), 4) for kind, rate in m.rates.items()},
