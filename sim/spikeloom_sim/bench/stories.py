@@ -22,6 +22,7 @@ from spikeloom.arch.run_cycles import Token, token_steps
 from spikeloom.arch.streamed_cycles import MemoryTiming
 from spikeloom.compiler.image import compile_model
 from spikeloom.driver.device import Device
+from spikeloom.driver.errors import PromptError
 from spikeloom.driver.text import Text
 from spikeloom.driver.verify import Report, verify
 from spikeloom.model import corpus, store
@@ -199,7 +200,10 @@ def load_stories(count: int, model: store.StoredModel) -> tuple[list[list[int]],
     for number, story in enumerate(split.held_out):
         if len(found) == count:
             break
-        ids = [model.config.end_token, *text.encode(story)]
+        try:
+            ids = [model.config.end_token, *text.encode(story)]
+        except PromptError:  # of another corpus, with characters that this model does not know
+            continue
         if len(ids) > positions:
             found.append((number, ids[:positions + 1]))
     return [ids for _, ids in found], {
