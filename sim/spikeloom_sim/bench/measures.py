@@ -21,13 +21,11 @@ from spikeloom.model.tensors import neuron_levels
 from ..machine import open_machine, verilog_of
 from ..transport import Memory
 from . import boards, ladder, layers, processor, sweep
-from .shapes import SHAPES, machine_for, program_of, rates_of
+from .shapes import program_of, rates_of
 from .stories import POSITIONS, PROMPT, Bound, Tally, generate_checked, image_of, load_stories, score_stories
 
 MODEL, MACHINE = "stories-260k", "sim"
 LATENCIES = (24, 64)
-#: Memory behind the shapes: cycles from an address to its first beat.
-SHAPE_LATENCY = 60
 #: Where in a story the picture of a token is taken.
 PICTURED = 64
 
@@ -275,8 +273,11 @@ class Measures:
 
     def board(self, shape: str) -> dict:
         """Tokens per second of a large shape on its board."""
-        board = next(board for board in boards.BOARDS if board.shape.name == shape)
-        return self._once("board", shape, lambda: boards.speed(board, self.rates))
+        return self._once("board", shape, lambda: boards.speed(self._board(shape), self.rates))
+
+    @staticmethod
+    def _board(shape):
+        return next(board for board in boards.BOARDS if board.shape.name == shape)
 
     @cached_property
     def prefill(self) -> dict:
@@ -299,15 +300,16 @@ class Measures:
         with self._device(self.cfg, memory=Memory(latency=LATENCIES[0])) as device:
             return sweep.formats(device, self.cfg, MemoryTiming(latency=LATENCIES[0]), advance=step)
 
-    def layer(self, shape: str, machine: str) -> dict:
-        """A layer of one shape on one machine."""
-        return self._once("layer", shape, lambda: self._layer(shape, machine))
+    def layer(self, shape: str) -> dict:
+        """A layer of one shape on its board's machine."""
+        return self._once("layer", shape, lambda: self._layer(self._board(shape)))
 
-    def _layer(self, shape, machine):
-        cfg = machine_for(layers.one_layer(SHAPES[shape]), machine)
-        step = self.announce(f"a layer of {shape} on {cfg.cols} columns", 1)
-        with self._device(cfg, memory=Memory(latency=SHAPE_LATENCY)) as device:
-            out = layers.measure(device, cfg, SHAPES[shape], self.rates, memory=MemoryTiming(latency=SHAPE_LATENCY))
+    def _layer(self, board):
+        cfg = boards.machine(board, layers.one_layer(board.shape))
+        step = self.announce(f"a layer of {board.shape.name} on {cfg.cols} columns", 1)
+        limits = {"latency": boards.LATENCY, "outstanding": boards.OUTSTANDING}
+        with self._device(cfg, memory=Memory(**limits)) as device:
+            out = layers.measure(device, cfg, board.shape, self.rates, memory=MemoryTiming(**limits))
         step()
         return out
 

@@ -14,7 +14,11 @@ from .figures import DETAILS, RESULT, Figure, entry, load, merge
 from .keys import GOALS
 from .measures import Measures
 
-AREA, ROUTE, STREAMING = Path("results/area.json"), Path("results/route.json"), Path("results/streaming.json")
+AREA, ROUTE, STREAMED = Path("results/area.json"), Path("results/route.json"), Path("results/streamed.json")
+
+#: What is told of a run of streamed rows.
+_OF_A_RUN = ("ports", "dense", "stream_peak_fraction", "streamed_over_bound", "cycles_per_token", "bytes_per_token", "first_beat_latency",
+             "prediction_error", "mismatches")
 
 
 class Figures:
@@ -82,20 +86,24 @@ class Figures:
     # -- streaming --------------------------------------------------------------------------------------------
 
     def stream_peak_fraction(self):
-        return self._from_streaming("stream_peak_fraction")
+        return self._of_streamed_runs("stream_peak_fraction", min, dense=(False, True))
 
     def streamed_over_bound(self):
-        return self._from_streaming("streamed_over_bound")
+        return self._of_streamed_runs("streamed_over_bound", max, dense=(False,))
+
+    def _of_streamed_runs(self, key, worst, dense):
+        """The worst run of `spikeloom_sim.streamed`."""
+        record = load(self.root / STREAMED)
+        runs = {name: run for name, run in record.items() if isinstance(run, dict) and key in run and run["dense"] in dense}
+        if not runs:
+            return None
+        return Figure(worst(run[key] for run in runs.values()), {name: {part: run[part] for part in _OF_A_RUN} for name, run in runs.items()},
+                      {"file": STREAMED.as_posix(), "made_by": record["command"], "machine": record["machine"], "memory": record["memory"]})
 
     def prefill_over_decode(self):
         record = self.m.prefill
         return Figure(round(record["value"], 3), {"cycles_per_token": record["cycles_per_token"], "block": 1},
                       {"firing_rates_of": self.m.model_identity()})
-
-    def _from_streaming(self, key):
-        """Made by a measurement of its own."""
-        record = load(self.root / STREAMING).get(key)
-        return record and Figure(record["value"], record.get("beside", {}), record.get("of", {}), note=record.get("note", ""))
 
     def bytes_per_token_by_bits(self):
         points = self.m.formats
@@ -107,14 +115,14 @@ class Figures:
     # -- boards -----------------------------------------------------------------------------------------------
 
     def tok_s_d288_z2(self):
-        return self._board("d288", "pynq_z2")
+        return self._board("d288")
 
     def tok_s_d768_kv260(self):
-        return self._board("d768", "kv260")
+        return self._board("d768")
 
-    def _board(self, shape, machine):
+    def _board(self, shape):
         record = self.m.board(shape)
-        return Figure(record["sparse"]["tokens_per_second"], record, {"firing_rates_of": self.m.model_identity(), "preset": machine})
+        return Figure(record["sparse"]["tokens_per_second"], record, {"firing_rates_of": self.m.model_identity()})
 
     def fmax_mhz_ecp5(self):
         record = load(self.root / ROUTE)
@@ -178,7 +186,7 @@ def parts(measures: Measures) -> dict[str, Callable[[], object]]:
         "ladder": lambda: m.ladder, "token": lambda: m.picture, "sweep": lambda: m.sweep,
         "streamed": lambda: {str(latency): tally.summary() for latency, tally in m.streamed.items()},
         "formats": lambda: m.formats, "processor": lambda: m.processor, "speed": lambda: m.speed,
-        **{f"layer_{board.shape.name}": lambda board=board: m.layer(board.shape.name, board.preset) for board in BOARDS},
+        **{f"layer_{board.shape.name}": lambda board=board: m.layer(board.shape.name) for board in BOARDS},
     }
 
 

@@ -16,15 +16,10 @@ from spikeloom.model.tensors import neuron_levels, tensor_shapes
 
 #: Neurons whose spikes choose rows.
 KINDS = ("in", "attn", "mid", "up", "final")
-_SPIKES = dict(level_in=8, level_v=8, level_attn=8, level_mid=8, level_hidden=8, level_final=8, weight_bits=4)
-#: 8 million parameters, for a PYNQ-Z2; and 125 million, for a KV260.
-D288 = ModelConfig(name="d288", vocabulary=4096, context=256, width=288, layers=6, heads=9, hidden=1152, **_SPIKES)
-D768 = ModelConfig(name="d768", vocabulary=50_000, context=512, width=768, layers=12, heads=12, hidden=3072, **_SPIKES)
-SHAPES = {shape.name: shape for shape in (D288, D768)}
 
 
 def machine_for(shape: ModelConfig, name: str, **options) -> AcceleratorConfig:
-    """The machine of a preset, widened to hold a shape; its columns, lanes, ports and clock stay as they are."""
+    """The machine of a preset, widened to hold a shape (the preset itself, where it does); columns, lanes and clock stay as they are."""
     cfg = preset(name)
 
     def up(value, unit):
@@ -32,12 +27,14 @@ def machine_for(shape: ModelConfig, name: str, **options) -> AcceleratorConfig:
 
     width = max(cfg.max_width, up(shape.width, cfg.cols))
     channels = sum(len(levels) for levels in neuron_levels(shape).values()) + 2 * shape.layers * shape.width + shape.outputs
-    sizes = dict(
+    sizes = options | dict(
         max_width=width, max_neurons=max(cfg.max_neurons, up(max(shape.hidden, 3 * width), cfg.cols)),
         max_vocabulary=max(cfg.max_vocabulary, up(shape.vocabulary, cfg.lanes)), max_context=max(cfg.max_context, shape.context),
         kv_positions=max(cfg.kv_positions, shape.layers * up(shape.context, cfg.score_banks)),
         parameter_words=max(cfg.parameter_words, -(-channels // cfg.lanes) + 1))
-    return replace(cfg, name=f"{name}_{shape.name}", **sizes, **options)
+    if all(getattr(cfg, field) == value for field, value in sizes.items()):
+        return cfg
+    return replace(cfg, name=f"{name}_{shape.name}", **sizes)
 
 
 @cache

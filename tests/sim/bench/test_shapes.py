@@ -1,16 +1,19 @@
 """Shapes without weights: machines that hold them, spikes at forced rates, bytes of tables."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from spikeloom.arch.config import ModelConfig, check_fit
-from spikeloom.arch.presets import preset
+from spikeloom.arch.presets import SHAPES, preset
 from spikeloom.arch.run_cycles import token_steps
 from spikeloom.model.integer_model import IntegerModel
 from spikeloom.model.tensors import tensor_shapes
-from spikeloom_sim.bench.boards import BOARDS, matrices, timing
-from spikeloom_sim.bench.shapes import D288, D768, KINDS, forced_network, forced_tokens, machine_for, program_of, rates_of, table_bytes
+from spikeloom_sim.bench.boards import BOARDS, machine, matrices, timing
+from spikeloom_sim.bench.shapes import KINDS, forced_network, forced_tokens, machine_for, program_of, rates_of, table_bytes
 
+D288, D768 = SHAPES["d288"], SHAPES["d768"]
 SMALL = ModelConfig(name="small", vocabulary=64, context=32, width=16, layers=2, heads=2, hidden=32, top_k=2)
 RATES = {"in": 0.25, "attn": 0.5, "mid": 0.75, "up": 0.125, "final": 1.0, "qkv": 0.5}
 
@@ -62,8 +65,14 @@ def test_bytes_of_tables():
 
 def test_a_memory_gives_no_more_than_its_share():
     for board in BOARDS:
-        cfg = machine_for(board.shape, board.preset)
-        for ports in (1, 2, 8):
-            rate = timing(board, cfg, ports).rate
-            used = ports * rate * cfg.beat_bytes * cfg.clock_mhz * 1e6
+        for ports in (1, 2, 4):
+            cfg = replace(machine(board), ports=ports)
+            rate = timing(board, cfg).rate
+            used = rate * cfg.bus_bytes * cfg.clock_mhz * 1e6
             assert rate <= 1 and used <= 0.75 * board.dram * 1.001
+
+
+def test_a_preset_that_holds_the_shape_is_taken_as_it_is():
+    assert machine(BOARDS[0]) == preset("d288")
+    kv260 = machine(BOARDS[1])
+    assert kv260.ports == 4 and kv260.name == "kv260_d768" and kv260.parameter_words > preset("kv260").parameter_words
