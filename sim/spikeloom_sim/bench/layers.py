@@ -42,8 +42,8 @@ def measure(device: Device, cfg: AcceleratorConfig, shape: ModelConfig, rates: d
     tokens = (Token(model.step(token, position, head=position >= PROMPT - 1), token, position, position >= PROMPT - 1)
               for position, token in enumerate(ids))
     predicted = run_report(cfg, image.program, tokens, entry=image.card["entries"]["token"], memory=memory, dense=dense)
-    return {"shape": shape.name, "machine": cfg.name, "columns": cfg.cols, "ports": cfg.ports, "layers": config.layers, "width": config.width, "hidden": config.hidden,
-            "weight_bits": config.weight_bits, "seed": seed, "rates": {k: round(v, 4) for k, v in rates.items()}, "dense": dense,
+    return {"shape": shape.name, "machine": cfg.name, "columns": cfg.cols, "ports": cfg.ports, "layers": config.layers,
+            "width": config.width, "hidden": config.hidden, "weight_bits": config.weight_bits, "seed": seed, "rates": {k: round(v, 4) for k, v in rates.items()}, "dense": dense,
             "tokens": len(ids), "cycles_counted": counters["cycles"], "cycles_predicted": predicted.cycles,
             "event_tiles_counted": counters["event_tiles"], "event_tiles_predicted": predicted.event_tiles,
             "bytes_counted": counters["bytes_rows"], "bytes_predicted": predicted.row_bytes,

@@ -97,7 +97,8 @@ class Figures:
         runs = {name: run for name, run in record.items() if isinstance(run, dict) and key in run and run["dense"] in dense}
         if not runs:
             return None
-        return Figure(worst(run[key] for run in runs.values()), {name: {part: run[part] for part in _OF_A_RUN} for name, run in runs.items()},
+        beside = {name: {part: run[part] for part in _OF_A_RUN} for name, run in runs.items()}
+        return Figure(worst(run[key] for run in runs.values()), beside,
                       {"file": STREAMED.as_posix(), "made_by": record["command"], "machine": record["machine"], "memory": record["memory"]})
 
     def prefill_over_decode(self):
