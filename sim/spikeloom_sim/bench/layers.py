@@ -30,21 +30,17 @@ def measure(device: Device, cfg: AcceleratorConfig, shape: ModelConfig, rates: d
     image = read_image(write_image(compile_model(config, tensors, cfg, logit_scale=64.0, streamed="all")))
     device.load(image)
     model, prompt = IntegerModel(config, tensors), [1, 2][:PROMPT]
-    report = verify(device, model, prompt, NEW)
-    device.clear()
-    device.clear_counters()
     cpu = time.process_time()
-    made = [token.id for token in device.generate(prompt, NEW, ignore_end=True, dense=dense)]
-    cpu = time.process_time() - cpu
-    counters = device.counters()
-    ids = prompt + made[:-1]
+    report = verify(device, model, prompt, NEW, dense=dense)
+    cpu, counters = time.process_time() - cpu, device.counters()
+    ids = prompt + [token.id for token in report.tokens[:-1]]
     model.clear()
     tokens = (Token(model.step(token, position, head=position >= PROMPT - 1), token, position, position >= PROMPT - 1)
               for position, token in enumerate(ids))
     predicted = run_report(cfg, image.program, tokens, entry=image.card["entries"]["token"], memory=memory, dense=dense)
     return {"shape": shape.name, "machine": cfg.name, "columns": cfg.cols, "ports": cfg.ports, "layers": config.layers,
-            "width": config.width, "hidden": config.hidden, "weight_bits": config.weight_bits, "seed": seed, "rates": {k: round(v, 4) for k, v in rates.items()}, "dense": dense,
-            "tokens": len(ids), "cycles_counted": counters["cycles"], "cycles_predicted": predicted.cycles,
+            "width": config.width, "hidden": config.hidden, "weight_bits": config.weight_bits, "seed": seed,
+            "rates": {kind: round(float(rate), 4) for kind, rate in rates.items()}, "dense": dense, "tokens": len(ids), "cycles_counted": counters["cycles"], "cycles_predicted": predicted.cycles,
             "event_tiles_counted": counters["event_tiles"], "event_tiles_predicted": predicted.event_tiles,
             "bytes_counted": counters["bytes_rows"], "bytes_predicted": predicted.row_bytes,
             "compared": report.compared, "mismatches": report.mismatches, "first_mismatch": report.first,
