@@ -40,7 +40,8 @@ def measure(device: Device, cfg: AcceleratorConfig, shape: ModelConfig, rates: d
     predicted = run_report(cfg, image.program, tokens, entry=image.card["entries"]["token"], memory=memory, dense=dense)
     return {"shape": shape.name, "machine": cfg.name, "columns": cfg.cols, "ports": cfg.ports, "layers": config.layers,
             "width": config.width, "hidden": config.hidden, "weight_bits": config.weight_bits, "seed": seed,
-            "rates": {kind: round(float(rate), 4) for kind, rate in rates.items()}, "dense": dense, "tokens": len(ids), "cycles_counted": counters["cycles"], "cycles_predicted": predicted.cycles,
+            "rates": {kind: round(float(rate), 4) for kind, rate in rates.items()}, "dense": dense,
+            "tokens": len(ids), "cycles_counted": counters["cycles"], "cycles_predicted": predicted.cycles,
             "event_tiles_counted": counters["event_tiles"], "event_tiles_predicted": predicted.event_tiles,
             "bytes_counted": counters["bytes_rows"], "bytes_predicted": predicted.row_bytes,
             "compared": report.compared, "mismatches": report.mismatches, "first_mismatch": report.first,
