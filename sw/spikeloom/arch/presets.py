@@ -17,11 +17,11 @@ PRESETS = {preset.name: preset for preset in (
     AcceleratorConfig(name="d288", segment=32, max_width=320, max_neurons=1152, max_vocabulary=4096, kv_positions=1536, resident_words=2,
                       parameter_words=1664, membrane_words=16, residual_slots=1, program_words=128, ports=2, axi3=True,
                       address_width=32, clock_mhz=125.0, board="Verilator"),
-    # Half the chip, whatever Yosys's mapping leaves to later tools: `sim` with half the lanes and the winners of the released models.
-    # Rows on chip are those of stories-260k.
-    AcceleratorConfig(name="pynq_z2", rows=1, lanes=8, segment=16, k_max=4, score_banks=2, resident_words=4352, parameter_words=1024,
-                      ports=2, axi3=True, address_width=32, membrane_words=512, residual_slots=128, clock_mhz=125.0,
-                      board="PYNQ-Z1, PYNQ-Z2 (XC7Z020)"),
+    # Half the chip: `sim` with one event per cycle, a quarter of the lanes and the winners of the released models. Rows on chip are those
+    # of stories-260k but its embedding, of which a token reads one: a power of two of words needs no choice between block RAMs.
+    AcceleratorConfig(name="pynq_z2", rows=1, lanes=4, segment=16, k_max=4, score_banks=2, kv_positions=1280, resident_words=4096,
+                      parameter_words=2048, ports=2, axi3=True, address_width=32, membrane_words=1024, residual_slots=128,
+                      clock_mhz=125.0, board="PYNQ-Z1, PYNQ-Z2 (XC7Z020)"),
     AcceleratorConfig(name="kv260", rows=1, cols=256, lanes=32, segment=32, max_width=768, max_neurons=3072,
                       max_vocabulary=50304, kv_positions=6144, max_context=512, resident_words=2048,
                       parameter_words=4096, program_words=512, membrane_words=1024, residual_slots=64, data_width=128,
@@ -30,7 +30,7 @@ PRESETS = {preset.name: preset for preset in (
     # minutes; its rows fill the chip's block RAM all the same.
     AcceleratorConfig(name="ulx3s", rows=1, cols=16, lanes=8, segment=16, max_vocabulary=512, kv_positions=1280, k_max=4, score_banks=2,
                       resident_words=16384, parameter_words=512, membrane_words=16, residual_slots=1, program_words=128,
-                      address_width=32, clock_mhz=50.0, board="ULX3S 85F (ECP5-85F)"),
+                      address_width=32, clock_mhz=20.0, board="ULX3S 85F (ECP5-85F)"),
 )}
 
 
