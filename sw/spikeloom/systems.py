@@ -88,7 +88,7 @@ _GOLDEN = "spikeloom.model.golden"
 _TESTS = "python -m pytest tests/model/golden"
 
 
-_GENERATE = 'spikeloom generate "ROMEO:"'
+_GENERATE = 'spikeloom generate "ROMEO:" --temperature 0.7'
 
 
 def _released(name, command):
@@ -104,7 +104,7 @@ ROWS = (
     Row("SpikeDecoder", SPIKEDECODER, "config spikedecoder", "whole", **_released("spikedecoder", _GENERATE),
         changes={**_LIF, "attention": "ssa", "head": "concatenate"}),
     Row("WE-Spikingformer, masked text", WTA, "config we-spikingformer", "whole",
-        **_released("we-spikingformer", 'spikeloom fill "To be or not to <mask>"'),
+        **_released("we-spikingformer", 'spikeloom fill "Come, my <mask>, let us go."'),
         changes={"layers": 1, "steps": 4, "neuron": "t_lif", "leak": 2, "bidirectional": True, "head": "concatenate"}),
     Row("WE-Spikingformer, classification", WTA, "config we-spikingformer-pairs", "whole",
         **_released("we-spikingformer-pairs", 'spikeloom classify "Shall I compare thee" "Slahl I cpmraoe tehe"'),

