@@ -8,8 +8,8 @@ from spikeloom.model.energy import E_AC
 GLUE, SPAD = Path("results/glue.json"), Path("results/spad.json")
 
 
-def page(results: dict) -> str:
-    """docs/systems.md."""
+def page(results: dict, root: Path = Path()) -> str:
+    """docs/systems.md; the other results lie under `root`."""
     lines = ["# The systems of the three papers", "", "Made by `python -m spikeloom_sim.systems_report` from `results/systems.json`. "
              "Every row of the papers, with the command that shows it: `spikeloom systems`.", "",
              "Small models on the project's own Shakespeare, each beside a softmax twin of equal size, data and steps. They show that each "
@@ -22,12 +22,14 @@ def page(results: dict) -> str:
                      f"{_figure(q['softmax_twin'])} | {_counts(q)} | {row['mismatches']} of {row['compared']:,} |")
     lines += ["", *_notes(results["each"])]
     lines += ["", "| system | firing rate `[model]` | SOPs/token: linear, attention `[model]` | counted by the machine `[sim]` | "
-              "energy/token, projected (levels as so many additions) | the same, ANN twin | cycles/token `[sim]` |", "| --- | --- | --- | --- | --- | --- | --- |"]
+              "energy/token, projected (levels as so many additions) | the same, ANN twin | cycles/token `[sim]` |",
+              "| --- | --- | --- | --- | --- | --- | --- |"]
     for row in results["each"]:
         e, counted = row["energy"], row["counters"]
         lines.append(
             f"| {row['system']} | {row['firing_rate']:.1%} | {e['linear_sops']:,.0f}, {e['attention_sops']:,.0f} | "
-            f"{counted['sops_per_token']:,} | {e['snn_nanojoule']:.0f} nJ{_levels(e)} | {e['ann_nanojoule']:.0f} nJ | {row['cycles_per_token']:,.0f} |")
+            f"{counted['sops_per_token']:,} | {e['snn_nanojoule']:.0f} nJ{_levels(e)} | "
+            f"{e['ann_nanojoule']:.0f} nJ | {row['cycles_per_token']:,.0f} |")
     label = results["each"][0]["energy"]["label"]
     lines += ["", f"Energy: {label}; every addition counted while the integer model ran, attention included, a level as one event (in "
               "brackets: as so many additions, where levels are more than 1). "
@@ -39,8 +41,8 @@ def page(results: dict) -> str:
         lines.append(f"| {row['system']} | {q['parameters']:,} ({q['twin_parameters']:,}) | {o['steps']} | {o['neuron']} | {o['attention']}"
                      f"{', bidirectional' if o['bidirectional'] else ''} | {o['residual']} | {o['head']} |")
     for path, part in ((GLUE, glue_part), (SPAD, spad_part)):
-        if path.is_file():
-            lines += part(json.loads(path.read_text(encoding="utf-8")))
+        if (root / path).is_file():
+            lines += part(json.loads((root / path).read_text(encoding="utf-8")))
     return "\n".join(lines) + "\n"
 
 
@@ -93,14 +95,14 @@ def _notes(rows: list[dict]) -> list[str]:
     for row in rows:
         q, name = row["quality"], row["system"]
         if "bigram" in q and q["integer"]["nats_per_token"] > q["bigram"]["nats_per_token"] - 0.1:
-            notes.append(f"* {name} tells hardly more than counted pairs of characters do: its attention has not learned to find positions, and "
-                         "its likeliest text repeats a word (`docs/architecture.md` says what was tried).")
+            notes.append(f"* {name} tells hardly more than counted pairs of characters do: its attention has not learned to find positions, "
+                         "and its likeliest text repeats a word (`docs/architecture.md` says what was tried).")
         elif "bigram" in q:
             notes.append(f"* {name} is {_gap(q):.2f} nats behind its twin.")
         elif _gap(q) < 0:
-            notes.append(f"* {name} is ahead of its twin, which has hardly begun to learn after so few steps: it starts from random queries and "
-                         "keys, the spiking model from queries and keys that compare positions. With other rates of learning the twin did no "
-                         "better. This is not a win of spikes.")
+            notes.append(f"* {name} is ahead of its twin, which has hardly begun to learn after so few steps: it starts from random queries "
+                         "and keys, the spiking model from queries and keys that compare positions. With AdamW in place of Muon the twin is "
+                         "worse still. This is not a win of spikes.")
         else:
             notes.append(f"* {name}: the pairs are made by the project, so that a classifier is learned in minutes; they say nothing about "
                          "understanding. GLUE is below.")

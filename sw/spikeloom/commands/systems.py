@@ -57,6 +57,6 @@ def _run(rows: list[Row], device: str, seed: int) -> None:
                     report = verify(opened, reference, [1, 2], min(_TOKENS, config.context - 2))
                 wrong += report.mismatches
                 console.print(f"{row.name}: {report.compared} values compared, {report.mismatches} differ. {report.first}",
-                              highlight=False)
+                              highlight=False, soft_wrap=True)
     if wrong:
         raise typer.Exit(DIFFERS)
