@@ -95,14 +95,14 @@ def _notes(rows: list[dict]) -> list[str]:
     for row in rows:
         q, name = row["quality"], row["system"]
         if "bigram" in q and q["integer"]["nats_per_token"] > q["bigram"]["nats_per_token"] - 0.1:
-            notes.append(f"* {name} tells hardly more than counted pairs of characters do: its attention has not learned to find positions, "
-                         "and its likeliest text repeats a word (`docs/architecture.md` says what was tried).")
+            notes.append(f"* {name} tells hardly more than counted pairs of characters do: its attention has not learned to find "
+                         "positions, and its likeliest text repeats a word (`docs/architecture.md` says what was tried).")
         elif "bigram" in q:
             notes.append(f"* {name} is {_gap(q):.2f} nats behind its twin.")
         elif _gap(q) < 0:
-            notes.append(f"* {name} is ahead of its twin, which has hardly begun to learn after so few steps: it starts from random queries "
-                         "and keys, the spiking model from queries and keys that compare positions. With AdamW in place of Muon the twin is "
-                         "worse still. This is not a win of spikes.")
+            notes.append(f"* {name} is ahead of its twin, which has hardly begun to learn after so few steps: it starts from random "
+                         "queries and keys, the spiking model from queries and keys that compare positions. With AdamW in place of Muon "
+                         "the twin is worse still. This is not a win of spikes.")
         else:
             notes.append(f"* {name}: the pairs are made by the project, so that a classifier is learned in minutes; they say nothing about "
                          "understanding. GLUE is below.")

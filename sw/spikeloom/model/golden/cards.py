@@ -31,8 +31,8 @@ ABOUT = {
 LIMITS = {
     "wd-spikingformer": "It has the form of a play and mostly words of its language; its sentences say nothing.",
     "bispikclm": "It hardly tells more than counted pairs of characters do (2.505 nats on the held-out texts, docs/systems.md): its "
-                 "attention has not learned to find positions (docs/architecture.md says what was tried). The likeliest text is \"the the the\"; "
-                 "sampled text has the look of words.",
+                 "attention has not learned to find positions (docs/architecture.md says what was tried). The likeliest text is \"the the "
+                 "the\"; sampled text has the look of words.",
     "spikedecoder": "Its first layer looks one character back, the others hardly at positions; text ends with its context of 64 "
                     "characters. It writes short words, few of them in a row that make sense.",
     "we-spikingformer": "It names one masked token in seven, mostly frequent ones. Its twin is behind it for want of steps: it starts from "
