@@ -58,8 +58,8 @@ def measure(work: Path, deadline_s: float, seed: int) -> dict:
     return {
         "fmax_mhz_ecp5": {
             "value": routed.core_mhz, "goal": GOAL_MHZ, "label": "[route]", "command": "make route",
-            "what": f"core of preset sim behind the serial link, memories, lanes and lists cut to the chip; ECP5-85F, speed grade {tools.SPEED}, "
-                    f"after routing, seed {seed}",
+            "what": "core of preset sim behind the serial link, memories, lanes and lists cut to the chip; "
+                    f"ECP5-85F, speed grade {tools.SPEED}, after routing, seed {seed}",
         },
         "differs_from_sim": {name: [full[name], value] for name, value in CUT.items() if full[name] != value},
         "used": {name: [count, tools.CAPACITY[name]] for name, count in routed.used.items()}, "cells": cells,
