@@ -53,7 +53,8 @@ def test_prose_survives_the_round_trip_and_is_short(name, alone):
     assert type(own._tokenizer) is Tokenizer
     prose = "Once upon a time, there was a little girl named Lily. She loved to play."
     ids = own.encode(prose)
-    assert own.decode(ids) == prose and len(ids) < len(prose) / 2
+    characters_alone = len(json.loads(tokenizer_json(name))["model"]["vocab"]) < 200
+    assert own.decode(ids) == prose and len(ids) <= len(prose) / (1 if characters_alone else 2)
     assert "".join(Stream(own).over(ids)) == prose
     assert own.encode_masked("Once <mask> a time", 7).count(7) == 1
 
