@@ -25,7 +25,8 @@ COMMAND_OVERHEAD = 1
 FETCH = 4
 #: A command that is passed over costs the fetch of the next one.
 SKIPPED = FETCH
-#: A command that cannot be dispatched with the end of the one before: after a PICK, or after one that was passed over.
+#: A command that cannot be dispatched with the end of the one before: after a PICK, after one that was passed over, or where the one
+#: before took less than a fetch.
 DISPATCH = 1
 #: From an event found to the engine that takes it, less one: scheduler and row source.
 _FOUND_TO_TAKEN = 2
@@ -84,7 +85,7 @@ def command_cycles(cfg: AcceleratorConfig, command: Command, *, rows: Sequence[i
             added = before["sink"] == Sink.ADD_SPIKES
             first = _NEURON + added + 1
             groups = command["groups"] + max(added, first - before["tiles"] * cfg.groups_per_tile) - added
-            return max(groups, FETCH)
+            return max(groups, FETCH - DISPATCH)
         busy = _fired(command)
     elif opcode == Opcode.ATTEND:
         last = last_position if command["bidirectional"] and last_position is not None else position

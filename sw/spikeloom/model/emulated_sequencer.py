@@ -7,7 +7,7 @@ import numpy as np
 
 from ..arch.commands import COMMAND_WORDS, Command, Opcode, decode
 from ..arch.config import NOISE_ENTRIES, NOISE_WIDTH, AcceleratorConfig, FitError, ceil_div
-from ..arch.cycles import DISPATCH, SKIPPED, SWEEP_OVERHEAD, TOKEN_OVERHEAD, Sampling, command_cycles, run_end_cycles
+from ..arch.cycles import DISPATCH, FETCH, SKIPPED, SWEEP_OVERHEAD, TOKEN_OVERHEAD, Sampling, command_cycles, run_end_cycles
 from ..arch.layout import STRIPE_BYTES, unstripe
 from ..arch.numerics import checksum, pick
 from ..arch.registers import ErrorCode, Mode, Reason, State
@@ -182,7 +182,7 @@ class Sequencer:
 
     def _section(self, index, at, wanted):
         """Run commands until HALT or SWEEP; returns the index of that command."""
-        get, counters, last, first, late = self.registers.get, self.counters, (None, ()), index, False
+        get, counters, last, first, late, ran = self.registers.get, self.counters, (None, ()), index, False, False
         trace, self.machine.logits_end, records = get("mode", "trace"), 0, self.records.tokens
         while True:
             self.index = index
@@ -194,13 +194,14 @@ class Sequencer:
             index += 1
             if command["head"] and not wanted:
                 counters["cycles"] += SKIPPED
-                last, late = (None, ()), True
+                last, late = (None, ()), ran
                 continue
             counters["cycles"] += DISPATCH * late
             before = counters["saturations"]
+            cycles = counters["cycles"]
             rows = self._count_cycles(command, at, *last)
             last = (command, rows) if command.opcode in (Opcode.LINEAR, Opcode.EMBED) else (None, ())
-            late = command.opcode == Opcode.PICK
+            late, ran = command.opcode == Opcode.PICK or counters["cycles"] - cycles < FETCH, True
             self._execute(command, at, trace)
             if counters["saturations"] > before and get("mode", "stop_on_saturation"):
                 raise Fault(ErrorCode.SATURATION)
