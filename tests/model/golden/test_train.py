@@ -153,3 +153,5 @@ def test_runs_refuse_what_does_not_fit(causal, tmp_path):
         train(config_of("causal"), run=tmp_path / "b", kind="softmax", init=causal, steps=1, split=SPLIT, quiet=True)
     with pytest.raises(ValueError, match="not a softmax twin"):
         train(config_of("causal"), run=tmp_path / "c", teacher=causal, steps=1, split=SPLIT, quiet=True)
+    with pytest.raises(ValueError, match="knows 512 tokens"):
+        train(config_of("causal"), run=tmp_path / "d", teacher="we-spikingformer", steps=1, split=SPLIT, quiet=True)

@@ -5,9 +5,9 @@
     spikeloom train --config we-spikingformer-pairs --run PAIRS --init RUN --minutes 5
 
 Schedules, run folder, checkpoints and resuming are those of `model.train`. `--init RUN` starts from the weights of another run or of a
-released model's folder (all but the head: fine-tuning). `--teacher RUN` adds SpAD (arXiv 2605.13859) from a finished softmax twin,
-with the weights in the config's `spad`; the norm of each loss's gradient goes to `gradients.csv`, before the first step and with every
-report. The config's `twin` holds what of `training` suits a softmax twin better.
+released model's folder (all but the head: fine-tuning). `--teacher RUN` adds SpAD (arXiv 2605.13859) from a finished softmax twin or
+a released model's, with the weights in the config's `spad`; the norm of each loss's gradient goes to `gradients.csv`, before the first
+step and with every report. The config's `twin` holds what of `training` suits a softmax twin better.
 """
 
 import argparse
@@ -118,8 +118,11 @@ class GoldenRun(Run):
         twin = teacher_model(teacher)
         if not isinstance(twin, SoftmaxTwin):
             raise ValueError(f"The teacher {teacher} is not a softmax twin; train one with --kind softmax.")
+        c, tokens, length = self.model.config, twin.embed.num_embeddings, twin.position.num_embeddings
+        if tokens != c.vocabulary or length < c.context:
+            raise ValueError(f"The teacher {teacher} knows {tokens} tokens and texts of {length}, this model wants {c.vocabulary} and "
+                             f"{c.context}.")
         self.guide = TwinTeacher(twin)
-        c = self.model.config
         weights = Weights(**self.config["training"].get("spad", {}))
         self.spad = SpAD(layers=c.layers, teacher_layers=self.guide.layers, width=c.width, teacher_width=self.guide.width, weights=weights)
         if any(True for _ in self.spad.parameters()):
