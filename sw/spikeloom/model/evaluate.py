@@ -23,6 +23,8 @@ from spikeloom.arch import numerics
 from spikeloom.arch.config import ModelConfig
 
 from . import corpus, reference, store
+from .golden.quality import is_golden
+from .golden.quality import measure as measure_golden
 from .integer_model import IntegerModel
 from .integer_torch import IntegerSequences
 from .ngram import CharacterNgram
@@ -200,8 +202,11 @@ def main(arguments: list[str] | None = None) -> None:
         kept = options.model / "reference" / file
         if getattr(options, name) is None and kept.exists():
             setattr(options, name, kept)
-    result, sampled = measure(options.model, run=options.run, twin=options.twin, practice=options.practice,
-                              limit=options.limit, samples=options.samples)
+    if is_golden(options.run):
+        result, sampled = measure_golden(options.model, options.run, options.twin), []
+    else:
+        result, sampled = measure(options.model, run=options.run, twin=options.twin, practice=options.practice,
+                                  limit=options.limit, samples=options.samples)
     command = "python -m spikeloom.model.evaluate " + " ".join(arguments or sys.argv[1:])
     result = {"command": command, **result}
     print(json.dumps(result, indent=2))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from spikeloom.model import corpus, reference, store
-from spikeloom.model.golden import tasks
+from spikeloom.model import corpus, evaluate, reference, store
+from spikeloom.model.golden import quality, tasks
 from spikeloom.model.golden.cards import ABOUT, MEASURED
 from spikeloom.model.golden.export import to_stored
 from spikeloom.model.integer_torch import IntegerSequences
@@ -56,6 +56,26 @@ def test_integers_measure_like_the_float_form(name, split):
     assert integer.saturations == 0
     assert integers["development_nats"] == pytest.approx(floats["development_nats"], abs=0.02)
     assert integers["development_nats"] < np.log(stored.config.outputs) - (0.01 if settings["task"] == "pairs" else 1.0)
+
+
+def test_evaluation_of_a_decoder(split, monkeypatch, capsys):
+    """By the command that users type: integers, float form and twin below what tokens alone tell."""
+    monkeypatch.setattr(corpus, "load_shakespeare", lambda: split)
+    monkeypatch.setattr(quality, "HELD_OUT_TOKENS", 3000)
+    evaluate.main(["--model", "spikedecoder"])
+    found = json.loads(capsys.readouterr().out)
+    nats = {form: found[form]["nats_per_token"] for form in ("integer", "golden", "softmax_twin", "bigram", "unigram")}
+    assert nats["integer"] == pytest.approx(nats["golden"], abs=0.02)
+    assert nats["softmax_twin"] < nats["integer"] < nats["unigram"] and nats["bigram"] < nats["unigram"] and found["saturations"] == 0
+
+
+@pytest.mark.parametrize("name, least", [("we-spikingformer", 0.1), ("we-spikingformer-pairs", 0.7)])
+def test_evaluation_of_an_encoder(name, least, split, monkeypatch):
+    monkeypatch.setattr(quality, "WINDOWS", 1)
+    monkeypatch.setattr(quality, "PAIRS", 60)
+    kept = store.find(name) / "reference"
+    found = quality.measure(store.find(name), kept / "float.safetensors", kept / "twin.safetensors", split)
+    assert found["integer"]["accuracy"] > least and found["golden"]["accuracy"] > least and found["twin_parameters"] > 200_000
 
 
 class Evaluated(torch.nn.Module):
