@@ -45,15 +45,15 @@ def figure_row(record: dict, what: str, where: str) -> tuple[str, str, str, str]
 def rows() -> list[tuple[str, str, str, str]]:
     """(what, figure, goal, evidence and file) of each line."""
     speed, parts = result("bench.json"), result("bench_details.json")
-    networks, quality = result("random_models.json"), result("stories-260k.json")
+    networks, quality, systems = result("random_models.json"), result("stories-260k.json"), result("systems.json")["each"]
     resident, dense, streamed = parts["resident"], parts["dense"], parts["streamed"]
     q, samples = quality, quality["samples"]
     bits = {name: q[name]["bits_per_byte"] for name in ("integer", "float", "softmax_twin", "character_6_gram")}
     seen = {name: round(q[name]["training_tokens"] / 1e6) for name in ("float", "softmax_twin")}
     first = next(iter(streamed.values()))
     skipped = resident["rows_skipped"] / (resident["rows_skipped"] + resident["rows_wanted"])
-    in_speed, in_parts, in_networks, in_quality = (f"[`{n}`](results/{n})" for n in (
-        "bench.json", "bench_details.json", "random_models.json", "stories-260k.json"))
+    in_speed, in_parts, in_networks, in_quality, in_systems = (f"[`{n}`](results/{n})" for n in (
+        "bench.json", "bench_details.json", "random_models.json", "stories-260k.json", "systems.json"))
     mismatches = sum(part["mismatches"] for part in (parts["generation"], resident, dense, *streamed.values()))
     return [
         ("RTL against the integer model: tokens, scores and a checksum per command that differ",
@@ -61,6 +61,8 @@ def rows() -> list[tuple[str, str, str, str]]:
         (f"{networks['cases']} random networks of {len(networks['networks_of_each_system'])} systems (three weight formats, resident "
          "and streamed, encoders and decoders): differences",
          f"{networks['totals']['mismatches']} of {networks['totals']['compared']:,}", "0", f"`[sim]` {in_networks}"),
+        (f"{len(systems)} trained models of the three papers' systems: differences",
+         f"{sum(row['mismatches'] for row in systems)} of {sum(row['compared'] for row in systems):,}", "0", f"`[sim]` {in_systems}"),
         ("`stories-260k` on held-out stories, bits/byte: spiking, integers", f"{bits['integer']:.3f}", "1.10",
          f"`[model]` {in_quality}"),
         (f"the same: float form; softmax twin of equal size (trained on {seen['softmax_twin']} M tokens, the spiking model on "
