@@ -104,6 +104,16 @@ def test_inside_a_running_loop_as_in_a_notebook(opened):
     assert simulated.uio.waits == 0
 
 
+def test_a_loop_is_made_where_there_is_none_yet(opened):
+    overlay, _ = opened(full=True, board="pynq_z2" if OLD else "kv260")
+    asyncio.set_event_loop_policy(None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loop = overlay.spikeloom.transport._loop()
+        assert loop is not None and loop is overlay.spikeloom.transport._loop()
+    assert compare(overlay.spikeloom).mismatches == 0
+
+
 # -- what belongs together --------------------------------------------------------------------------------------
 
 def test_another_machine_is_refused(simulated, bitstream):

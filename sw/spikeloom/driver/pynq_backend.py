@@ -6,6 +6,7 @@ The one module of the driver that speaks to pynq, which it imports when a buffer
 
 import asyncio
 import time
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -181,7 +182,9 @@ class PynqTransport:
         except RuntimeError:
             pass
         try:
-            return asyncio.get_event_loop_policy().get_event_loop()
+            with warnings.catch_warnings():  # Python 3.12 has one for those who want a loop before there is one; pynq makes it so, too
+                warnings.simplefilter("ignore", DeprecationWarning)
+                return asyncio.get_event_loop_policy().get_event_loop()
         except RuntimeError:
             return None  # another thread than the one that opened the overlay
 
