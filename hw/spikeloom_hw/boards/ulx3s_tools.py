@@ -63,9 +63,13 @@ class Deadline:
         return max(1.0, self._end - time.monotonic())
 
 
-def out_of_time(tool: str, deadline: Deadline, log: Path) -> FlowError:
+class OutOfTime(FlowError):
+    """The deadline passed: no fault of the design, a busy or slow computer is enough."""
+
+
+def out_of_time(tool: str, deadline: Deadline, log: Path) -> OutOfTime:
     """What is said when time is up."""
-    return FlowError(f"{tool} did not end in time: {deadline.seconds:.0f} s for all steps; its log is {log}. "
+    return OutOfTime(f"{tool} did not end in time: {deadline.seconds:.0f} s for all steps; its log is {log}. "
                      "A busy or slow computer needs a longer --deadline; what is mapped already is not mapped again.")
 
 

@@ -169,10 +169,12 @@ def test_a_flow_without_enough_time_stops_in_words_and_leaves_nothing(flow, tmp_
     assert "Yosys did not end in time: 7 s for all steps; its log is" in capsys.readouterr().err
     assert flow(Tools(slow=("route", 1)), "--deadline", "7") == 1
     assert "nextpnr-ecp5 did not end in time: 7 s" in capsys.readouterr().err
+    assert flow(Tools(slow=("route", 1)), "--deadline", "7", "--may-be-late") == 0
+    assert "did not end in time: 7 s" in (said := capsys.readouterr().err) and "no bitstream was made" in said
     assert flow(Tools(mhz=(40.0,), slow=("route", 2))) == 1
     wanted = f"{preset('ulx3s').clock_mhz:g} MHz were missed"
     assert f"{wanted} (seed 1: 40 MHz)." in capsys.readouterr().err
-    assert flow(Tools(mhz=(40.0, 41.0, 42.0))) == 1
+    assert flow(Tools(mhz=(40.0, 41.0, 42.0)), "--may-be-late") == 1
     assert f"{wanted} (seed 1: 40 MHz, seed 2: 41 MHz, seed 3: 42 MHz). Lower clock_mhz" in capsys.readouterr().err
     assert not (tmp_path / "bitstreams").exists()
     assert flow(Tools(), "--check") == 4
