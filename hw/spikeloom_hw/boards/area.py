@@ -128,8 +128,8 @@ def breakdown(units: dict[str, dict[str, int]], top: str) -> tuple[dict, dict, d
 #: `synth_xilinx` with the older of Yosys's two mappers: abc9 of 0.70 ends in an assertion on some of our units. It is told to make as
 #: few look-up tables as it can, for these are what is counted; as it stands it makes small ones for a placer to merge, which Yosys has not.
 _COMMANDS = """read_verilog unit.v
-tee -o forbidden.txt select -list {forbidden}
-synth_xilinx -family {family} -top {module} -flatten -noiopad -noclkbuf -run begin:map_luts
+{memories}tee -o forbidden.txt select -list {forbidden}
+synth_xilinx -family {family}{ultra} -top {module} -flatten -noiopad -noclkbuf -run begin:map_luts
 opt_expr -mux_undef -noclkinv
 abc -luts 1,1,1,1,1,1,2,4
 clean
@@ -142,6 +142,10 @@ tee -o cells.json stat -json
 select {module}
 write_rtlil -selected mapped.il
 """
+
+
+#: Rows on chip of UltraScale+ are UltraRAM: left to choose, Yosys 0.70 makes LUT memory of them, and ends in an error.
+_ULTRA = {("rows", "xcup"): {"memories": 'setattr -set ram_style "ultra" */m:words*\n', "ultra": " -uram"}}
 
 
 def map_unit(tool: yosys.Yosys, unit: Unit, family: str, cache: Path, *, deadline_s: float) -> tuple[Path, dict]:
@@ -159,7 +163,8 @@ def map_unit(tool: yosys.Yosys, unit: Unit, family: str, cache: Path, *, deadlin
     YosysError
         When Yosys fails or takes too long.
     """
-    commands = _COMMANDS.format(family=family, module=unit.module, forbidden=" ".join(f"t:{kind}" for kind in FORBIDDEN))
+    commands = _COMMANDS.format(family=family, module=unit.module, forbidden=" ".join(f"t:{kind}" for kind in FORBIDDEN),
+                                **_ULTRA.get((unit.name, family), {"memories": "", "ultra": ""}))
     folder = cache / unit.key(commands, tool.version)[:24]
     record = folder / "record.json"
     if not record.exists():
