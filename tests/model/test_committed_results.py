@@ -11,6 +11,7 @@ pytest.importorskip("tokenizers")
 from spikeloom.commands import suites
 from spikeloom.model import corpus, store
 
+MODELS = ("stories-260k", "shakespeare")
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 
 
@@ -30,7 +31,7 @@ def committed(model: str, suite: str) -> dict:
     return json.loads((RESULTS / f"{model}-{suite}.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("model", ["stories-260k"])
+@pytest.mark.parametrize("model", MODELS)
 def test_device_quality(model, tmp_path):
     """The emulator scores the texts that the gateware scored: same perplexity, as many comparisons, no mismatch on either."""
     held = committed(model, "device")
@@ -40,7 +41,7 @@ def test_device_quality(model, tmp_path):
     assert {key: found[key] for key in same} == {key: held[key] for key in same}
 
 
-@pytest.mark.parametrize("model", ["stories-260k"])
+@pytest.mark.parametrize("model", MODELS)
 def test_spiking_metrics(model, tmp_path):
     held, found = committed(model, "spiking"), again(model, "spiking", tmp_path / "spiking.json")
     assert {**found, "command": ""} == {**held, "command": ""}

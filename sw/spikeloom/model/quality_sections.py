@@ -1,0 +1,88 @@
+"""Sections of `docs/quality.md` beside the ablations: goals, precision of the released models, suites."""
+
+import json
+from pathlib import Path
+
+from .quality_notes import GOALS, REASONS
+
+CYCLES = ("cycles_per_token", "streamed_cycles_per_token", "weight_bytes_per_token")
+SUITES = ("device", "minimal-pairs", "wikitext", "zero-shot", "spiking")
+
+
+def suite(folder: Path, name: str) -> dict:
+    """Committed results of a suite by model."""
+    found = {path.name.removesuffix(f"-{name}.json"): json.loads(path.read_text(encoding="utf-8"))
+             for path in sorted(folder.glob(f"*-{name}.json"))}
+    return {model: {key: value for key, value in held.items() if key not in ("model", "suite", "protocol")}
+            for model, held in found.items()}
+
+
+def goals(document: dict) -> list[dict]:
+    """Every goal with its figure, whether it is met, and where it is not, why and what would close it."""
+    measured = [("gap", row["model"] if "from" in row else f"{row['dataset']}, small", row["gap_nats"]) for row in document["headline"]]
+    if "stories_260k_bits_per_byte" in document:
+        measured.append(("public", "stories-260k", document["stories_260k_bits_per_byte"]))
+    for model, held in document["precision"].items():
+        measured.append(("integer", model, held["integer_less_float_nats"]))
+        measured += [("int4", f"{model}, {name}", value) for name, value in held["int4_less_int8_nats"].items()]
+    rows = []
+    for name, what, figure in measured:
+        goal, limit = GOALS[name]
+        rows.append({"goal": goal, "of": what, "limit": limit, "figure": figure, "met": figure <= limit}
+                    | ({"why": REASONS[name]} if figure > limit and name in REASONS else {}))
+    return rows
+
+
+def number(value, form: str = ".3f") -> str:
+    """A figure, or nothing."""
+    return "" if value is None else f"{value:{form}}"
+
+
+def goal_lines(rows: list[dict]) -> list[str]:
+    """The goals, and below them why some are missed."""
+    lines = ["", "## Goals", "", "| goal | of | limit | figure | |", "| --- | --- | ---: | ---: | --- |"]
+    lines += [f"| {row['goal']} | {row['of']} | {row['limit']} | {row['figure']:+.4f} | {'met' if row['met'] else 'missed'} |"
+              for row in rows]
+    missed = {row["goal"]: row["why"] for row in rows if "why" in row}
+    return lines + [""] + [f"*Missed: {goal}.* {why}\n" for goal, why in missed.items()]
+
+
+def precision_lines(models: dict) -> list[str]:
+    """Float, integers and four bits of the released models."""
+    lines = ["## Precision of the released models", "",
+             "On the same held-out texts; cycles of the cycle model on the preset `sim`, rows resident and streamed over one 64-bit port "
+             "[model].", "",
+             "| model | | weight bits | nats/token | bits/byte | cycles/token | streamed | bytes/token |",
+             "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
+    for model, held in models.items():
+        for name, row in held["models"].items():
+            figures = (number(row.get("weight_bits"), "d"), number(row["nats_per_token"], ".4f"), number(row["bits_per_byte"], ".4f"),
+                       *(number(row.get(key), ",.0f") for key in CYCLES))
+            lines.append(f"| `{model}` | {name} | {' | '.join(figures)} |")
+    return [*lines, ""]
+
+
+def suite_lines(suites: dict) -> list[str]:
+    """What the released models say in the other suites, beside twin and chance."""
+    lines = ["## Released models in the other suites", "", "| model | suite | spiking, integers | softmax twin | chance |",
+             "| --- | --- | --- | --- | --- |"]
+    for model, held in suites["device"].items():
+        lines.append(f"| `{model}` | {held['tokens']} held-out tokens on the gateware {held['evidence']}: differences from the integer "
+                     f"model; bits/byte | {held['mismatches']} of {held['compared']:,}; {held['bits_per_byte']:.3f} | | |")
+    for model, held in suites["minimal-pairs"].items():
+        both = [held["models"][name]["mean"] for name in ("integer", "softmax twin")]
+        lines.append(f"| `{model}` | minimal pairs, share right | {both[0]:.1%} | {both[1]:.1%} | {held['chance']:.0%} |")
+    for model, held in suites["wikitext"].items():
+        both = [held["models"][name]["bits_per_byte"] for name in ("integer", "softmax twin")]
+        lines.append(f"| `{model}` | WikiText-2, bits/byte | {both[0]:.3f} | {both[1]:.3f} | |")
+    for model, held in suites["zero-shot"].items():
+        tasks = held["models"]["integer"]["tasks"]
+        for task, row in tasks.items():
+            twin = held["models"]["softmax twin"]["tasks"][task]
+            lines.append(f"| `{model}` | {task}, {row['questions']} questions | {row['accuracy']:.0%} ± {row['standard_error']:.0%} | "
+                         f"{twin['accuracy']:.0%} | {row['chance']:.0%} |")
+    for model, held in suites["spiking"].items():
+        operations = held["synaptic_operations_per_token"]
+        lines.append(f"| `{model}` | silent neurons; additions per token (dense: {operations['Dense']:,}) | "
+                     f"{held['activation_sparsity']:.0%}; {operations['Effective_ACs']:,} | | |")
+    return [*lines, "", "A model of this size that knows only stories is at chance in the zero-shot suites, as expected."]
