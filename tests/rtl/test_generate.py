@@ -53,3 +53,18 @@ def test_the_counters_of_dense_and_sparse_differ_as_they_must(tmp_path):
     assert sparse["token_ids"] == dense["token_ids"]
     assert dense["rows_wanted"] == sparse["rows_wanted"] + sparse["rows_skipped"] and dense["rows_skipped"] == 0
     assert dense["cycles_per_token"] > 1.2 * sparse["cycles_per_token"]
+
+
+def test_shakespeare_writes_characters(tmp_path):
+    """The character model: 24 sampled characters from RTL, none of the compared values differs, and the emulator writes the same."""
+    if "shakespeare" not in store.available():
+        pytest.skip("model: shakespeare is not in this checkout")
+    said = {}
+    for device in ("rtl", "emulator"):
+        out = tmp_path / f"{device}.json"
+        done = CliRunner().invoke(app, ["generate", "ROMEO:", "--model", "shakespeare", "--device", device, "--tokens", "24", "--ignore-end",
+                                        "--temperature", "0.8", "--seed", "1", "--json", str(out)])
+        assert done.exit_code == 0, done.output
+        said[device] = json.loads(out.read_text())
+    assert said["rtl"]["mismatches"] == 0 and said["rtl"]["token_ids"] == said["emulator"]["token_ids"]
+    assert len(said["rtl"]["text"]) == said["rtl"]["tokens"] == 24 and said["rtl"]["cycles_per_token"] > 0

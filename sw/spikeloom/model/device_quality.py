@@ -30,7 +30,7 @@ def measure(device: Device, image: Image, stored: StoredModel, texts: list[str],
     model, tokenizer = IntegerModel(stored.config, stored.tensors), Tokenizer.from_text(stored.tokenizer_json)
     machine = Machine.of(image, lanes=device.cfg.lanes, acc_width=device.cfg.acc_width)
     report, nats, tokens, size = Report(), 0.0, 0, 0
-    advance = progress("scoring on the device", count)
+    advance = progress("scoring on the device", len(texts[:count]))
     for text in texts[:count]:
         ids = [stored.config.end_token, *tokenizer.encode(text)][: min(most, stored.config.context)]
         device.clear()
@@ -49,7 +49,7 @@ def measure(device: Device, image: Image, stored: StoredModel, texts: list[str],
         tokens += len(scores)
         size += len(tokenizer.decode(ids[1:]).encode())
         advance(1)
-    result = {"texts": count, "tokens": tokens, "bytes": size, "compared": report.compared, "mismatches": report.mismatches,
+    result = {"texts": len(texts[:count]), "tokens": tokens, "bytes": size, "compared": report.compared, "mismatches": report.mismatches,
               "first_mismatch": report.first}
     if not report.mismatches:
         result |= {"nats_per_token": round(nats / tokens, 5), "perplexity": round(math.exp(nats / tokens), 4),

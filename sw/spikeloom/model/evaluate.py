@@ -139,11 +139,12 @@ def log_softmax_of(model) -> callable:
 
 
 def measure(model_folder: Path, *, run: Path | None = None, twin: Path | None = None, practice: Path | None = None,
-            split: corpus.Split | None = None, limit: int | None = None, samples: int = 20) -> tuple[dict, list[str]]:
-    """All figures of one model, and the sampled texts."""
+            split: corpus.Split | None = None, limit: int | None = None, characters: int | None = None,
+            samples: int = 20) -> tuple[dict, list[str]]:
+    """All figures of one model, and the sampled texts; of each text only the first `characters`."""
     stored = store.load(Path(model_folder))
     split = split or corpus.corpus_of(stored.config.name)
-    texts = split.held_out[:limit]
+    texts = [text[:characters] for text in split.held_out[:limit]]
     arrays, config, scale = stored.tensors, stored.config, stored.logit_scale
     tokenizer = Tokenizer.load(model_folder / "tokenizer.json")
     encoded = tokenizer.encode_all(texts)
@@ -192,6 +193,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--twin", type=Path, help="softmax twin, likewise")
     parser.add_argument("--practice", type=Path, help="practice text, to tell copies from inventions")
     parser.add_argument("--limit", type=int, help="only the first texts")
+    parser.add_argument("--characters", type=int, help="only the first characters of each text")
     parser.add_argument("--samples", type=int, default=20)
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     options = parser.parse_args(arguments)
@@ -206,7 +208,7 @@ def main(arguments: list[str] | None = None) -> None:
         result, sampled = measure_golden(options.model, options.run, options.twin), []
     else:
         result, sampled = measure(options.model, run=options.run, twin=options.twin, practice=options.practice,
-                                  limit=options.limit, samples=options.samples)
+                                  limit=options.limit, characters=options.characters, samples=options.samples)
     command = "python -m spikeloom.model.evaluate " + " ".join(arguments or sys.argv[1:])
     result = {"command": command, **result}
     print(json.dumps(result, indent=2))
