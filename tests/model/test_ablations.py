@@ -1,5 +1,8 @@
 """Ablations: every row is a network of its twin's size, runs are kept, and the report's gap is integers less twin."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from spikeloom.arch.config import ModelConfig
@@ -64,6 +67,18 @@ def test_seeds_are_summarised():
     headline = document["headline"][0]
     assert headline["gap_nats"] == pytest.approx((0.11 + 0.03) / 2) and headline["seeds"] == 2
     assert headline["gap_spread_nats"] == pytest.approx(0.08 / 2**0.5, abs=1e-5)
+
+
+def test_the_page_is_that_of_the_results():
+    """docs/quality.md holds what results/quality.json says."""
+    root = Path(__file__).resolve().parents[2]
+    document = json.loads((root / "results" / "quality.json").read_text(encoding="utf-8"))
+    assert document["headline"] and document["ablations"] and document["stories_260k_bits_per_byte"] > 0
+    for row in document["goals"]:
+        assert row["met"] == (row["figure"] <= row["limit"]) and (row["met"] or row["why"])
+    for name, figure in quality_page.exported(root / "results").items():
+        assert document["integer_less_float_nats"][name] == figure, "run: spikeloom ablate --report"
+    assert (root / "docs" / "quality.md").read_text(encoding="utf-8") == quality_page.page(document), "run: spikeloom ablate --report"
 
 
 def test_unknown_variants_are_named():

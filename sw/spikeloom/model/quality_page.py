@@ -81,6 +81,13 @@ def released(folder: Path) -> list[dict]:
     return rows
 
 
+def exported(folder: Path) -> dict[str, float]:
+    """What exporting costs each released model, on all of its held-out text that was measured."""
+    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+    return {name: round(held["integer"]["nats_per_token"] - held["float"]["nats_per_token"], 5)
+            for name, held in found.items() if {"integer", "float", "data"} <= held.keys()}
+
+
 def write(results: list[dict], about: dict, out: Path, docs: Path, command: str, protocol: str) -> dict:
     """Write the document, the page and the picture."""
     document = {"command": command, "protocol": protocol} | summarise(results, about)
@@ -89,6 +96,7 @@ def write(results: list[dict], about: dict, out: Path, docs: Path, command: str,
     if stories.exists():
         document["stories_260k_bits_per_byte"] = json.loads(stories.read_text(encoding="utf-8"))["integer"]["bits_per_byte"]
     document |= {"precision": suite(out.parent, "precision"), "suites": {name: suite(out.parent, name) for name in SUITES}}
+    document["integer_less_float_nats"] = exported(out.parent)
     document["goals"] = goals(document)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -22,8 +22,8 @@ def goals(document: dict) -> list[dict]:
     measured = [("gap", row["model"] if "from" in row else f"{row['dataset']}, small", row["gap_nats"]) for row in document["headline"]]
     if "stories_260k_bits_per_byte" in document:
         measured.append(("public", "stories-260k", document["stories_260k_bits_per_byte"]))
+    measured += [("integer", model, figure) for model, figure in document["integer_less_float_nats"].items()]
     for model, held in document["precision"].items():
-        measured.append(("integer", model, held["integer_less_float_nats"]))
         measured += [("int4", f"{model}, {name}", value) for name, value in held["int4_less_int8_nats"].items()]
     rows = []
     for name, what, figure in measured:
