@@ -62,8 +62,8 @@ def test_shakespeare_writes_characters(tmp_path):
     said = {}
     for device in ("rtl", "emulator"):
         out = tmp_path / f"{device}.json"
-        done = CliRunner().invoke(app, ["generate", "ROMEO:", "--model", "shakespeare", "--device", device, "--tokens", "24", "--ignore-end",
-                                        "--temperature", "0.8", "--seed", "1", "--json", str(out)])
+        done = CliRunner().invoke(app, ["generate", "ROMEO:", "--model", "shakespeare", "--device", device, "--tokens", "24",
+                                        "--ignore-end", "--temperature", "0.8", "--seed", "1", "--json", str(out)])
         assert done.exit_code == 0, done.output
         said[device] = json.loads(out.read_text())
     assert said["rtl"]["mismatches"] == 0 and said["rtl"]["token_ids"] == said["emulator"]["token_ids"]

@@ -115,7 +115,8 @@ def page(document: dict) -> str:
              "| data | model | integer, nats/token | twin | gap | seeds | spread of the gap |",
              "| --- | --- | ---: | ---: | ---: | ---: | ---: |"]
     lines += [headline_line(row) for row in document["headline"]]
-    lines += ["", "Rows of data sets are the small shape of the ablations, the others the released models."]
+    lines += ["", "Rows of data sets are the small shape of the ablations, the others the released models. "
+              "After so few tokens neither small model is trained, and a gap there, or none, does not speak for trained ones."]
     lines += goal_lines(document["goals"]) if "goals" in document else []
     lines += precision_lines(document["precision"]) if document.get("precision") else []
     lines += suite_lines(document["suites"]) if "suites" in document else []
