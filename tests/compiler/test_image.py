@@ -99,7 +99,7 @@ def test_attention_wider_than_a_block_is_refused():
 
 
 def test_overflow_is_proven_impossible_or_refused():
-    machine = replace(PRESETS["kv260"], acc_width=20)
+    machine = replace(PRESETS["d768"], acc_width=20)
     config = replace(TINY, width=768, heads=24, hidden=3072, recency=(), level_mid=8)
     tensors = {name: np.zeros(shape, dtype) for name, (shape, dtype) in tensor_shapes(config).items()}
     tensors["layer1.up.weight"][:, 7] = 85

@@ -247,7 +247,7 @@ def test_gathered_values_bound_their_membranes(attention, most):
 
 def test_ternary_spikes_subtract_too():
     """Of a column of +122 and -122 binary spikes reach one half at most, ternary ones all."""
-    machine = replace(preset("kv260"), acc_width=20, membrane_words=4096, max_neurons=5120)
+    machine = replace(preset("d768"), acc_width=20, membrane_words=4096, max_neurons=5120)
     config = replace(TINY, width=768, heads=24, hidden=5120, recency=(), neuron="lif_soft", leak=1, layers=1)
 
     def change(tensors):
@@ -259,7 +259,7 @@ def test_ternary_spikes_subtract_too():
 
 def test_sums_of_a_repeated_head_are_proved():
     """Accumulating four time steps quadruples what a logit can be."""
-    machine = replace(preset("kv260"), acc_width=20, membrane_words=4096)
+    machine = replace(preset("d768"), acc_width=20, membrane_words=4096)
     config = replace(TINY, width=768, heads=24, recency=(), neuron="i_lif", leak=1, layers=1, level_final=2, steps=4)
 
     def change(tensors):

@@ -41,7 +41,7 @@ class Board:
 BOARDS = (
     Board(name="PYNQ-Z2", shape=SHAPES["d288"], preset="d288", ports=2, dram=2.1e9,
           context="Torch2RISCV publishes 17.6 tok/s for stories15M on this chip: dense int8, vocabulary 32,000, 50 MHz, on a board"),
-    Board(name="KV260", shape=SHAPES["d768"], preset="kv260", ports=4, dram=19.2e9,
+    Board(name="KV260", shape=SHAPES["d768"], preset="d768", ports=4, dram=19.2e9,
           context="Torch2RISCV publishes 27.0 tok/s for SmolLM2-135M on this board: dense int8, vocabulary 49,152, 100 MHz, four ports"),
 )
 

@@ -1,4 +1,4 @@
-"""Named machines: `tiny` and `twin` (unit tests; one and two ports), `sim` (Verilator on a laptop), `d288` (streamed rows),
+"""Named machines: `tiny` and `twin` (unit tests; one and two ports), `sim` (Verilator on a laptop), `d288` and `d768` (streamed rows),
 `pynq_z2`, `kv260`, `ulx3s`; and shapes of networks that figures are given for."""
 
 from .config import AcceleratorConfig, ModelConfig, require
@@ -22,10 +22,15 @@ PRESETS = {preset.name: preset for preset in (
     AcceleratorConfig(name="pynq_z2", rows=1, lanes=4, segment=16, k_max=4, score_banks=2, kv_positions=1280, resident_words=4096,
                       parameter_words=2048, ports=2, axi3=True, address_width=32, membrane_words=1024, residual_slots=128,
                       clock_mhz=125.0, board="PYNQ-Z1, PYNQ-Z2 (XC7Z020)"),
-    AcceleratorConfig(name="kv260", rows=1, cols=256, lanes=32, segment=32, max_width=768, max_neurons=3072,
+    # What 125 M parameters take at 256 columns with every table on chip, over four ports as a KV260 has them; its chip does not hold it.
+    AcceleratorConfig(name="d768", rows=1, cols=256, lanes=32, segment=32, max_width=768, max_neurons=3072,
                       max_vocabulary=50304, kv_positions=6144, max_context=512, resident_words=2048,
-                      parameter_words=4096, program_words=512, membrane_words=1024, residual_slots=64, data_width=128,
-                      clock_mhz=250.0, board="KV260 (XCK26)"),
+                      parameter_words=5044, program_words=512, membrane_words=1024, residual_slots=64, ports=4, data_width=128,
+                      clock_mhz=250.0, board="Verilator"),
+    # `sim` with twice the columns, one event per cycle and the winners of the released models; rows on chip lie in UltraRAM.
+    AcceleratorConfig(name="kv260", rows=1, cols=128, segment=16, max_width=128, max_neurons=1024, max_vocabulary=4096,
+                      kv_positions=1280, k_max=4, resident_words=4096, parameter_words=1024, membrane_words=512,
+                      data_width=128, clock_mhz=250.0, board="KV260 (XCK26)"),
     # All rows of stories-260k but its embedding, of which a token reads one. Narrow, so that open tools map, place and route it in
     # minutes; its rows fill the chip's block RAM all the same.
     AcceleratorConfig(name="ulx3s", rows=1, cols=16, lanes=8, segment=16, max_vocabulary=512, kv_positions=1280, k_max=4, score_banks=2,
