@@ -46,7 +46,10 @@ GOALS = {goal.key: goal for goal in (
     Goal(key="tok_s_d768_kv260", label="[model]", sense=">=", limit=500, unit="tokens/s",
          what="d768 (12 layers, d=768, FFN 3,072, vocabulary 50,000, int4) on a KV260, context 512, at the preset's clock, an assumption",
          short="Bound by the DRAM: all bytes of a token at 75% of 19.2 GB/s over four ports. 500 tokens/s leave 28.8 MB per "
-               "token: a model that speaks with about 44% of its row tiles, or ternary rows, would close it."),
+               "token: a model that speaks with about 44% of its row tiles, or ternary rows, would close it. The machine (preset "
+               "d768) keeps its tables and lists on chip at 256 columns, which takes 135% of the chip's look-up tables and eight "
+               "times its block RAM by Yosys: it has to be narrowed, its tables streamed, before this can be built; 128 columns "
+               "would still be bound by the DRAM."),
     Goal(key="fmax_mhz_ecp5", label="[route]", sense=">=", limit=100, unit="MHz", exact=False,
          what="whole core, preset sim, routed for an ECP5-85F of speed grade 6",
          short="The slowest paths are in `beside`; registers in them, or fewer levels of logic, would close it."),
