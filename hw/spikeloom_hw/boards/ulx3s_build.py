@@ -7,7 +7,6 @@ timing is met, and writes ``spikeloom.bit``, ``manifest.json`` and ``build.log``
 import argparse
 import hashlib
 import json
-import lzma
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -113,7 +112,7 @@ def publish(cfg: AcceleratorConfig, record: dict, work: Path, output: Path) -> N
     (output / record["bitstream"]).write_bytes((work / record["bitstream"]).read_bytes())
     (output / "manifest.json").write_text(json.dumps(manifest(cfg) | {"build": record}, indent=1) + "\n", encoding="utf-8")
     (output / "pins.lpf").write_text(constraints(), encoding="utf-8")
-    (output / "route.log.xz").write_bytes(lzma.compress((work / "route.log").read_bytes()))
+    (output / "route.log.xz").write_bytes(tools.kept_log(work / "route.log"))
 
 
 def is_fresh(output: Path) -> bool:

@@ -8,7 +8,6 @@ those of `sim`. The result says so.
 
 import argparse
 import json
-import lzma
 import sys
 import time
 from dataclasses import asdict, replace
@@ -89,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    LOG.write_bytes(lzma.compress((options.work / "route.log").read_bytes()))
+    LOG.write_bytes(tools.kept_log(options.work / "route.log"))
     figure = record["fmax_mhz_ecp5"]
     print(f"route: {figure['value']:g} MHz, goal {figure['goal']}; slowest path: {record['slowest_paths'][0]}")
     return 0

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import lzma
 import re
 import shutil
 import sys
@@ -89,6 +90,11 @@ def run(command: list[str], log: Path, deadline: Deadline, *, folder: Path, say:
     if code:
         words = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if "ERROR" in line]
         raise FlowError(f"{tool}: {words[-1] if words else 'no reason given'}; its log is {log}.")
+
+
+def kept_log(log: Path) -> bytes:
+    """A log as it is committed: compressed, and without the folder that Python's environment lies in on this computer."""
+    return lzma.compress(log.read_text(encoding="utf-8", errors="replace").replace(sys.prefix, "VENV").encode())
 
 
 def synthesise(verilog: str, top: str, folder: Path, deadline: Deadline, *, say: Callable[[str], None] | None = None) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """`boards.ulx3s`: its top, its pins, its clock, and what the flow makes of the tools' words."""
 
 import json
+import lzma
 import re
 import sys
 from dataclasses import replace
@@ -126,7 +127,7 @@ class Tools:
         self.calls.append(f"route {seed}")
         if "route" in self.slow and seed == self.slow[-1]:
             raise tools.out_of_time("nextpnr-ecp5", deadline, folder / "route.log")
-        (folder / "route.log").write_text("routed")
+        (folder / "route.log").write_text(f"routed with {sys.prefix}/bin/nextpnr-ecp5")
         mhz = self.mhz[seed - 1]
         return tools.Routed(fmax={"clk": mhz}, wanted={"clk": 50.0}, used={"DP16KD": 201, "TRELLIS_COMB": 41820})
 
@@ -155,6 +156,7 @@ def test_the_flow_leaves_bitstream_manifest_log_and_note(flow, tmp_path):
     assert flow(stand_in) == 0 and stand_in.calls == ["map", "route 1", "route 2", "pack"]
     output = tmp_path / "bitstreams" / "ulx3s"
     assert {path.name for path in output.iterdir()} == {"spikeloom.bit", "manifest.json", "pins.lpf", "route.log.xz"}
+    assert lzma.decompress((output / "route.log.xz").read_bytes()) == b"routed with VENV/bin/nextpnr-ecp5"
     made = json.loads((output / "manifest.json").read_text())["build"]
     assert (made["fmax_mhz"], made["seed"], made["label"], made["used"]["TRELLIS_COMB"]["fraction"]) == (51.5, 2, "[route]", 0.5)
     assert read_manifest(output / "manifest.json") == preset("ulx3s")
