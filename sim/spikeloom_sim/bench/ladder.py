@@ -18,7 +18,7 @@ import numpy as np
 
 from spikeloom.arch.commands import Attention, Command, Opcode, Sink
 from spikeloom.arch.config import WEIGHT_BITS, AcceleratorConfig, ceil_div
-from spikeloom.arch.cycles import DISPATCH, SKIPPED, TOKEN_OVERHEAD, command_cycles
+from spikeloom.arch.cycles import SKIPPED, TOKEN_OVERHEAD, Border, command_cycles
 from spikeloom.arch.layout import Image
 from spikeloom.arch.run_cycles import SpikeBuffers, Token
 from spikeloom.arch.streamed_cycles import MemoryTiming
@@ -95,19 +95,19 @@ class Climber:
         end = next(i for i in range(entry, len(program)) if program[i].opcode == Opcode.HALT)
         out, buffers = Cost(), SpikeBuffers(self.cfg, dense=not self.rung.skip)
         for it in tokens:
-            out.tokens, out.cycles, before, before_rows, late = out.tokens + 1, out.cycles + TOKEN_OVERHEAD, None, (), False
+            out.tokens, out.cycles, border = out.tokens + 1, out.cycles + TOKEN_OVERHEAD, Border()
             for command in program[entry:end]:
                 if command["head"] and not it.head:
                     out.cycles += SKIPPED
-                    before, before_rows, late = None, (), True
+                    border.pass_over()
                     continue
                 rows = self._planes(buffers.rows(command, it), command, levels_of(it.trace, command))
-                out.cycles += self._command(command, rows, it, before, before_rows) + DISPATCH * late
+                cycles = self._command(command, rows, it, border.before, border.rows)
+                out.cycles += cycles + border.wait
                 out.row_bytes += len(rows) * command["tiles"] * self.cfg.cols * WEIGHT_BITS[command["weight_code"]] // 8
                 out.value_bytes += self._values(command, it)
                 buffers.write(command, it)
-                before, before_rows = (command, rows) if command.opcode in (Opcode.LINEAR, Opcode.EMBED) else (None, ())
-                late = command.opcode == Opcode.PICK
+                border.follow(command, rows, cycles)
         return out
 
     def _planes(self, rows, command, levels):

@@ -48,6 +48,33 @@ class Sampling:
     vocabulary: int = 2
 
 
+@dataclass
+class Border:
+    """What a command of a section meets of those before it.
+
+    Members
+    -------
+    before, rows : Command or None, ascending ints
+        `before` and `before_rows` of `command_cycles`.
+    wait : int
+        Cycles until the command is dispatched, beside those of `command_cycles`.
+    """
+
+    before: Command | None = None
+    rows: Sequence[int] = ()
+    wait: int = 0
+    _ran: bool = False
+
+    def pass_over(self) -> None:
+        """A command did not run. The first of a section is dispatched on its own anyway: the next one waits behind others alone."""
+        self.before, self.rows, self.wait = None, (), DISPATCH * self._ran
+
+    def follow(self, command: Command, rows: Sequence[int], cycles: int) -> None:
+        """A command asked for these rows and ran for so many cycles, its wait aside."""
+        self.before, self.rows = (command, rows) if command.opcode in (Opcode.LINEAR, Opcode.EMBED) else (None, ())
+        self.wait, self._ran = DISPATCH * (command.opcode == Opcode.PICK or cycles < FETCH), True
+
+
 def command_cycles(cfg: AcceleratorConfig, command: Command, *, rows: Sequence[int] = (), position: int = 0,
                    last_position: int | None = None, memory: MemoryTiming | None = None, sampling: Sampling | None = None,
                    before: Command | None = None, before_rows: Sequence[int] = ()) -> int:

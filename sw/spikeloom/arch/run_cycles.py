@@ -13,7 +13,7 @@ import numpy as np
 
 from .commands import SPIKE_BUFFERS, Command, Opcode, Sink
 from .config import WEIGHT_BITS, AcceleratorConfig
-from .cycles import DISPATCH, FETCH, SKIPPED, SWEEP_OVERHEAD, TOKEN_OVERHEAD, Sampling, adding_cycles, command_cycles, run_end_cycles
+from .cycles import SKIPPED, SWEEP_OVERHEAD, TOKEN_OVERHEAD, Border, Sampling, adding_cycles, command_cycles, run_end_cycles
 from .streamed_cycles import MemoryTiming
 from .sweeps import sweeps
 
@@ -87,23 +87,21 @@ def token_steps(cfg: AcceleratorConfig, program: Sequence[Command], it: Token, *
 
 
 def _steps(cfg, commands, it, buffers, **options):
-    out, before, before_rows, late, ran = [], None, (), False, False
+    out, border = [], Border()
     for command in commands:
         if command["head"] and not it.head:
             out.append(Step(command, SKIPPED))
-            # The first command of a token is dispatched on its own anyway.
-            before, before_rows, late = None, (), ran
+            border.pass_over()
             continue
         rows = buffers.rows(command, it)
-        cycles = command_cycles(cfg, command, rows=rows, position=it.position, last_position=it.last_position, before=before,
-                                before_rows=before_rows, **options)
+        cycles = command_cycles(cfg, command, rows=rows, position=it.position, last_position=it.last_position,
+                                before=border.before, before_rows=border.rows, **options)
         event_tiles = len(rows) * command["tiles"]
         adding = adding_cycles(cfg, command, rows) if event_tiles else 0
-        out.append(Step(command, cycles + DISPATCH * late, event_tiles,
+        out.append(Step(command, cycles + border.wait, event_tiles,
                         event_tiles * cfg.cols * WEIGHT_BITS[command["weight_code"]] // 8, adding))
         buffers.write(command, it)
-        before, before_rows = (command, rows) if command.opcode in (Opcode.LINEAR, Opcode.EMBED) else (None, ())
-        late, ran = command.opcode == Opcode.PICK or cycles < FETCH, True
+        border.follow(command, rows, cycles)
     return out
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..arch.commands import COMMAND_WORDS, Command, Opcode, decode
 from ..arch.config import NOISE_ENTRIES, NOISE_WIDTH, AcceleratorConfig, FitError, ceil_div
-from ..arch.cycles import DISPATCH, FETCH, SKIPPED, SWEEP_OVERHEAD, TOKEN_OVERHEAD, Sampling, command_cycles, run_end_cycles
+from ..arch.cycles import SKIPPED, SWEEP_OVERHEAD, TOKEN_OVERHEAD, Border, Sampling, command_cycles, run_end_cycles
 from ..arch.layout import STRIPE_BYTES, unstripe
 from ..arch.numerics import checksum, pick
 from ..arch.registers import ErrorCode, Mode, Reason, State
@@ -182,7 +182,7 @@ class Sequencer:
 
     def _section(self, index, at, wanted):
         """Run commands until HALT or SWEEP; returns the index of that command."""
-        get, counters, last, first, late, ran = self.registers.get, self.counters, (None, ()), index, False, False
+        get, counters, border, first = self.registers.get, self.counters, Border(), index
         trace, self.machine.logits_end, records = get("mode", "trace"), 0, self.records.tokens
         while True:
             self.index = index
@@ -194,14 +194,10 @@ class Sequencer:
             index += 1
             if command["head"] and not wanted:
                 counters["cycles"] += SKIPPED
-                last, late = (None, ()), ran
+                border.pass_over()
                 continue
-            counters["cycles"] += DISPATCH * late
             before = counters["saturations"]
-            cycles = counters["cycles"]
-            rows = self._count_cycles(command, at, *last)
-            last = (command, rows) if command.opcode in (Opcode.LINEAR, Opcode.EMBED) else (None, ())
-            late, ran = command.opcode == Opcode.PICK or counters["cycles"] - cycles < FETCH, True
+            self._count_cycles(command, at, border)
             self._execute(command, at, trace)
             if counters["saturations"] > before and get("mode", "stop_on_saturation"):
                 raise Fault(ErrorCode.SATURATION)
@@ -217,8 +213,8 @@ class Sequencer:
             if output is not None and trace:
                 self.records.trace(checksum(output, self.cfg.lanes), self.index, self.position)
 
-    def _count_cycles(self, command, at, before, before_rows):
-        """Before the command runs; returns the rows it asks for."""
+    def _count_cycles(self, command, at, border):
+        """Before the command runs."""
         rows, sampling = (), None
         if command.opcode == Opcode.EMBED:
             rows = [at.token] + [command["n_in"] + at.position] * command["position_row"]
@@ -227,9 +223,10 @@ class Sequencer:
             rows = np.arange(command["n_in"]) if self.machine.dense else np.flatnonzero(levels)
         elif command.opcode == Opcode.PICK and self.registers.get("mode", "sample"):
             sampling = Sampling(top_k=self.registers.get("mode", "top_k"), vocabulary=self.registers.get("limits", "vocabulary"))
-        self.counters["cycles"] += command_cycles(self.cfg, command, rows=rows, position=at.position, last_position=at.last_position,
-                                                  sampling=sampling, before=before, before_rows=before_rows)
-        return rows
+        cycles = command_cycles(self.cfg, command, rows=rows, position=at.position, last_position=at.last_position,
+                                sampling=sampling, before=border.before, before_rows=border.rows)
+        self.counters["cycles"] += border.wait + cycles
+        border.follow(command, rows, cycles)
 
     def _fetch(self, index):
         if index >= self.cfg.program_words:
