@@ -24,7 +24,7 @@ from spikeloom.arch.presets import preset
 
 from . import corpus, store
 from .ablation_table import BY_NAME, DATA, VARIANTS, Data, Variant
-from .evaluate import FiringRates, log_softmax_of, summed_nats
+from .evaluate import FiringRates, log_softmax_of, log_softmax_of_integers, summed_nats
 from .integer_torch import IntegerSequences
 from .precision import cycles_of
 from .softmax_twin import spiking_parameters
@@ -102,10 +102,7 @@ def measure(bench: Bench, variant: Variant, seed: int, model) -> dict:
         stored = to_stored(model, (bench.folder / "tokenizer.json").read_text(encoding="utf-8"))
     store.save(bench.run_folder(variant, seed) / "integers", stored)
     integer, rates = IntegerSequences(stored.tensors, stored.config), FiringRates(stored.config)
-
-    def log_probabilities(tokens):
-        return torch.log_softmax(integer(tokens, rates.trace).double() / stored.logit_scale, -1)
-
+    log_probabilities = log_softmax_of_integers(integer, stored.logit_scale, rates.trace)
     watch = rates.watch if stored.config.steps == 1 else None
     result["integer"] = entry(summed_nats(log_probabilities, data, stored.config, watch=watch)) | {"saturations": integer.saturations}
     if watch:

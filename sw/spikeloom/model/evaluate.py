@@ -138,6 +138,11 @@ def log_softmax_of(model) -> callable:
     return lambda tokens: torch.log_softmax(model(tokens), -1)
 
 
+def log_softmax_of_integers(sequences: IntegerSequences, logit_scale: float, trace: dict | None = None) -> callable:
+    """Log-probabilities of integers, `logit_scale` units per nat; intermediates go to `trace`."""
+    return lambda tokens: torch.log_softmax(sequences(tokens, trace).double() / logit_scale, -1)
+
+
 def measure(model_folder: Path, *, run: Path | None = None, twin: Path | None = None, practice: Path | None = None,
             split: corpus.Split | None = None, limit: int | None = None, characters: int | None = None,
             samples: int = 20) -> tuple[dict, list[str]]:
@@ -155,9 +160,7 @@ def measure(model_folder: Path, *, run: Path | None = None, twin: Path | None = 
         return {"bits_per_byte": round(total / math.log(2) / n_bytes, 5), "nats_per_token": round(total / n_tokens, 5)}
 
     integer, rates = IntegerSequences(arrays, config), FiringRates(config)
-
-    def log_probabilities(tokens):
-        return torch.log_softmax(integer(tokens, rates.trace).double() / scale, -1)
+    log_probabilities = log_softmax_of_integers(integer, scale, rates.trace)
 
     result = {"data": {"name": split.name, "texts": len(texts), "bytes": n_bytes, "tokens": n_tokens,
                        "sha256_of_texts_joined_by_nul": digest},

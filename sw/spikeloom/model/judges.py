@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from . import reference, store
+from .evaluate import log_softmax_of, log_softmax_of_integers
 from .integer_torch import IntegerSequences
 from .tokenizer import Tokenizer
 
@@ -101,12 +102,10 @@ def judges(folder: Path, names: tuple[str, ...] = ("integer", "float", "softmax 
     stored, tokenizer = store.load(folder), Tokenizer.load(folder / "tokenizer.json")
     config = stored.config
     if "integer" in names:
-        integer = IntegerSequences(stored.tensors, config)
-        yield Judge("integer", lambda tokens: torch.log_softmax(integer(tokens).double() / stored.logit_scale, -1), tokenizer,
-                    config.context, config.end_token)
+        integers = log_softmax_of_integers(IntegerSequences(stored.tensors, config), stored.logit_scale)
+        yield Judge("integer", integers, tokenizer, config.context, config.end_token)
     for name, file in (("float", "float"), ("softmax twin", "twin")):
         path = folder / "reference" / f"{file}.safetensors"
         if name in names and path.is_file():
             model, _ = reference.load(path)
-            yield Judge(name, lambda tokens, model=model: torch.log_softmax(model(tokens), -1), tokenizer, config.context,
-                        config.end_token)
+            yield Judge(name, log_softmax_of(model), tokenizer, config.context, config.end_token)

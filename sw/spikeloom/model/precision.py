@@ -14,15 +14,13 @@ resident rows and with all rows streamed over its memory ports.
 import math
 from pathlib import Path
 
-import torch
-
 from spikeloom.arch.config import AcceleratorConfig, FitError
 from spikeloom.arch.run_cycles import Token, run_report
 from spikeloom.arch.streamed_cycles import MemoryTiming
 from spikeloom.compiler.image import compile_model
 
 from . import reference, store
-from .evaluate import log_softmax_of, summed_nats
+from .evaluate import log_softmax_of, log_softmax_of_integers, summed_nats
 from .export import to_stored
 from .integer_model import IntegerModel
 from .integer_torch import IntegerSequences
@@ -80,11 +78,7 @@ def measure(folder: Path, texts: list[str], machine: AcceleratorConfig, limit: i
 
     found["float"] = entry(log_softmax_of(reference.load(folder / "reference" / "float.safetensors")[0]), models["integer"].config)
     for name, stored in models.items():
-        sequences = IntegerSequences(stored.tensors, stored.config)
-
-        def log_probabilities(tokens, sequences=sequences, scale=stored.logit_scale):
-            return torch.log_softmax(sequences(tokens, {}).double() / scale, -1)
-
+        log_probabilities = log_softmax_of_integers(IntegerSequences(stored.tensors, stored.config), stored.logit_scale)
         found[name] = {"weight_bits": stored.config.weight_bits, **entry(log_probabilities, stored.config),
                        **cycles_of(stored, machine, encoded[:3])}
     nats = {name: row["nats_per_token"] for name, row in found.items()}

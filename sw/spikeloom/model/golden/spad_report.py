@@ -16,8 +16,10 @@ from pathlib import Path
 
 import torch
 
+from ..distil import share_tokenizer
 from ..spad import Weights
 from ..train import load_config
+from .cards import last_row
 from .train import train
 
 PAPER = Weights()
@@ -37,11 +39,6 @@ def config_of(on: tuple[str, ...]) -> dict:
     return config
 
 
-def last(path: Path) -> dict:
-    """Last line of a table, numbers as numbers."""
-    return {key: float(value) for key, value in list(csv.DictReader(path.read_text().splitlines()))[-1].items() if value}
-
-
 def gradients(path: Path) -> list[dict]:
     """The norms of a run, first and last."""
     rows = [{key: int(value) if key == "step" else float(value) for key, value in row.items()}
@@ -55,14 +52,12 @@ def measure(folder: Path, steps: int) -> dict:
     train(config_of(LOSSES), run=teacher, kind="softmax", steps=steps, report_every=1e9)
     for name, on in ARMS.items():
         run = folder / name.lower().replace(" ", "-")
-        run.mkdir(parents=True, exist_ok=True)
-        (run / "tokenizer.json").write_bytes((teacher / "tokenizer.json").read_bytes())
+        share_tokenizer(teacher, run)
         print(name, flush=True)
         train(config_of(on), run=run, teacher=teacher, steps=steps, report_every=10)
-        found = last(run / "log.csv")
-        each.append({"losses": name, "on": list(on), "development_nats": found["development_nats"], "firing_rate": found["firing_rate"],
-                     "gradient_norms": gradients(run / "gradients.csv")})
-    return {"teacher_nats": last(teacher / "log.csv")["development_nats"], "steps": steps, "shape": SHAPE, "weights": asdict(PAPER),
+        figures = {key: float(last_row(run)[key]) for key in ("development_nats", "firing_rate")}
+        each.append({"losses": name, "on": list(on), **figures, "gradient_norms": gradients(run / "gradients.csv")})
+    return {"teacher_nats": float(last_row(teacher)["development_nats"]), "steps": steps, "shape": SHAPE, "weights": asdict(PAPER),
             "each": each}
 
 
