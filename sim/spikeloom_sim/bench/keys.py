@@ -51,7 +51,7 @@ GOALS = {goal.key: goal for goal in (
                "times its block RAM by Yosys: it has to be narrowed, its tables streamed, before this can be built; 128 columns "
                "would still be bound by the DRAM."),
     Goal(key="fmax_mhz_ecp5", label="[route]", sense=">=", limit=100, unit="MHz", exact=False,
-         what="whole core, preset sim, routed for an ECP5-85F of speed grade 6",
+         what="core of preset sim, lanes, lists and memories cut to the chip, routed for an ECP5-85F of speed grade 6",
          short="The slowest paths are in `beside`; registers in them, or fewer levels of logic, would close it."),
     Goal(key="z2_lut_fraction", label="[synth]", sense="<=", limit=0.50, exact=False, what="look-up tables of pynq_z2 on an XC7Z020",
          short="Counted before small tables are merged, an upper bound; the components are in results/area.json."),
