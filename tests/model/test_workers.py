@@ -14,14 +14,20 @@ from spikeloom.model.workers import Workers, pick_device
 
 from .test_train import CONFIG, SPLIT
 
+#: Ends a program that ran in several processes: no thread of theirs is left that could want the interpreter while it ends.
+ALONE = """
+import glob
+left = [name for name in (open(path).read().strip() for path in glob.glob("/proc/self/task/*/comm")) if "gloo" in name]
+assert not left, left
+"""
 #: One step's gradients and statistics in every process's own rows; process 0 writes what all agreed on.
 STEP = """
 import sys, torch
 from spikeloom.model.train import build_model
 from spikeloom.model.workers import Workers
-config, out = torch.load(sys.argv[1]), {}
-workers = Workers.join("cpu")
-for kind in ("spiking", "softmax"):
+config, workers = torch.load(sys.argv[1]), Workers.join("cpu")
+
+def learned(kind):
     torch.manual_seed(7)
     model = build_model(config, kind, kernel=False).train()
     batch = torch.randint(config["model"]["vocabulary"], (8, config["model"]["context"] + 1))
@@ -29,12 +35,19 @@ for kind in ("spiking", "softmax"):
     learner = workers.wrap(model)
     logits = learner(tokens)
     torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
-    out[kind] = {name: p.grad for name, p in model.named_parameters()} | dict(model.named_buffers())
+    return {name: p.grad for name, p in model.named_parameters()} | dict(model.named_buffers())
+
+out = {kind: learned(kind) for kind in ("spiking", "softmax")}
 if workers.first:
     torch.save(out, sys.argv[2])
-workers.meet()
 workers.leave()
-"""
+""" + ALONE
+#: `python -m spikeloom.model.train`.
+TRAIN = """
+import sys
+from spikeloom.model.train import main
+main(sys.argv[1:])
+""" + ALONE
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
@@ -67,8 +80,9 @@ def test_torchrun_trains_and_resumes(tmp_path):
     texts, folder = tmp_path / "texts.jsonl", tmp_path / "run"
     texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in SPLIT.train * 5))
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "train.py").write_text(TRAIN)
     for steps in (3, 5):
-        launch(*TORCHRUN, "-m", "spikeloom.model.train", "--config", tmp_path / "config.json", "--run-folder", folder, "--steps", steps,
+        launch(*TORCHRUN, tmp_path / "train.py", "--config", tmp_path / "config.json", "--run-folder", folder, "--steps", steps,
                "--data", texts, "--device", "cpu", "--no-compile", "--report-every", 0)
         state = torch.load(folder / "checkpoint.pt", weights_only=False)
         assert state["step"] == steps and state["tokens"] == steps * CONFIG["training"]["batch_tokens"]

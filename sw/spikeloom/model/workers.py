@@ -8,6 +8,7 @@ sums. Process 0 alone writes files and measures.
 """
 
 import contextlib
+import gc
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -152,11 +153,15 @@ class Workers:
         return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else contextlib.nullcontext()
 
     def meet(self) -> None:
-        """Wait until all are here. One that leaves while another still speaks to it can abort it, so all meet first."""
+        """Wait until all are here."""
         if self.count > 1:
             distributed.barrier()
 
     def leave(self) -> None:
-        """Part from the other processes; the last thing to do."""
+        """Part from the other processes; the last thing to do, with wrapped models and what they made out of reach.
+
+        A wrapped model holds the group, and with it threads that may still want the interpreter when it ends: it would be aborted.
+        """
         if self.count > 1:
+            gc.collect()
             distributed.destroy_process_group()
