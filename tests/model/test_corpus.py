@@ -1,5 +1,8 @@
 """Texts, tokens and windows: round trips, held-out parts, and what a window may cross."""
 
+import gzip
+import json
+
 import numpy as np
 import pytest
 
@@ -48,6 +51,24 @@ def test_windows_stay_inside_texts_where_they_can(seed):
         assert following[-1] in (row[-1] + 1, 100, 200, 0, -100)
     assert stream.targets[-1] == -100 and stream.targets[50] == 0
     assert {row[0] for row in tokens.tolist()} >= {0}
+
+
+def test_practice_is_encoded_once(tokenizer, tmp_path, monkeypatch):
+    """Ids of a practice file are those of its texts that can be written, kept beside it, and read the second time."""
+    stories = [{"text": TEXTS[0], "complete": True}, {"text": "caßé", "complete": True}, {"text": "", "complete": True},
+               {"text": TEXTS[1], "complete": False}]
+    path = tmp_path / "practice-01-000.json.gz"
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        json.dump({"stories": stories}, file)
+    first = corpus.encode_practice(path, tokenizer)
+    monkeypatch.setattr(corpus, "load_practice", None)
+    for packed in (first, corpus.encode_practice(path, tokenizer)):
+        packed_stream, stream = corpus.TokenStream(0), corpus.TokenStream(0)
+        packed_stream.extend_packed(packed)
+        stream.extend([tokenizer.encode(TEXTS[0]), tokenizer.encode(TEXTS[1])], [True, False])
+        for name in ("tokens", "targets", "start", "stop"):
+            assert (getattr(packed_stream, name) == getattr(stream, name)).all()
+    assert stream.tokens.tolist() == [0, *tokenizer.encode(TEXTS[0]), 0, *tokenizer.encode(TEXTS[1])]
 
 
 def test_shakespeare_comes_with_the_project():

@@ -14,6 +14,9 @@ import argparse
 import hashlib
 import json
 import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +174,26 @@ def chosen(names: list[str], data: list[str]) -> list[tuple[str, Variant, int]]:
     return sorted(runs, key=lambda run: run[2])  # first seeds first
 
 
+def one(name: str, variant: str, seed: int, folder: Path, until: float | None) -> dict | None:
+    """One run, or None where it is not finished yet and the time is over."""
+    torch.set_num_threads(1)
+    bench = Bench(DATA[name], folder)
+    known = (bench.run_folder(BY_NAME[variant], seed) / "result.json").exists()
+    return None if until and not known and time.time() > until else run(bench, BY_NAME[variant], seed)
+
+
+def several(runs: list[tuple[str, Variant, int]], folder: Path, until: float | None, jobs: int) -> Iterator[dict | None]:
+    """Results as they come, those of teachers before those that learn from them."""
+    for taught in (False, True):
+        part = [(name, variant.name, seed, folder, until) for name, variant, seed in runs if bool(variant.teacher) == taught]
+        if jobs == 1:
+            yield from (one(*arguments) for arguments in part)
+            continue
+        with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+            for future in as_completed([pool.submit(one, *arguments) for arguments in part]):
+                yield future.result()
+
+
 def main(arguments: list[str] | None = None) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -180,6 +203,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", nargs="*", default=list(DATA), choices=list(DATA))
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where runs are kept")
     parser.add_argument("--minutes", type=float, help="start no run after this many minutes")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side, one core each")
     parser.add_argument("--list", action="store_true", help="show what is finished, run nothing")
     parser.add_argument("--report", action="store_true", help="write --out and the page from what is finished, run nothing")
     parser.add_argument("--out", type=Path, default=Path("results/quality.json"))
@@ -199,16 +223,14 @@ def main(arguments: list[str] | None = None) -> None:
         quality_page.write(results, about, options.out, options.docs, "spikeloom ablate; spikeloom ablate --report", PROTOCOL)
         console.print(f"{len(results)} runs; wrote {options.out} and {options.docs / 'quality.md'}", highlight=False)
         return
-    benches = {name: Bench(DATA[name], options.folder) for name in options.data}
-    runs, began = chosen(options.variants, options.data), time.time()
+    for name in options.data:
+        Bench(DATA[name], options.folder)  # one process alone makes the tokenizer
+    runs, until = chosen(options.variants, options.data), time.time() + 60 * options.minutes if options.minutes else None
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console) as progress:
         task = progress.add_task("ablations", total=len(runs))
-        for name, variant, seed in runs:
-            known = (benches[name].run_folder(variant, seed) / "result.json").exists()
-            if options.minutes and not known and time.time() - began > 60 * options.minutes:
-                break
-            progress.update(task, description=f"{name}: {variant.name}, seed {seed}")
-            console.print(line(run(benches[name], variant, seed)), highlight=False)
+        for result in several(runs, options.folder, until, options.jobs):
+            if result:
+                progress.console.print(line(result), highlight=False)
             progress.advance(task)
 
 

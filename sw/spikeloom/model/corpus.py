@@ -93,39 +93,71 @@ def load_practice(path: Path) -> list[dict]:
         return json.load(file)["stories"]
 
 
+def pack_texts(texts: list[list[int]], complete: list[bool] | None = None) -> dict[str, np.ndarray]:
+    """Token ids of texts side by side: `tokens` int32 [N], `sizes` int32 [texts], `complete` bool [texts]."""
+    sizes = np.array([len(ids) for ids in texts], np.int32)
+    flat = np.fromiter((token for ids in texts for token in ids), np.int32, int(sizes.sum()))
+    return {"tokens": flat, "sizes": sizes, "complete": np.ones(len(texts), bool) if complete is None else np.array(complete, bool)}
+
+
+def encode_practice(path: Path, tokenizer) -> dict[str, np.ndarray]:
+    """A practice file as `pack_texts` lays it out, kept beside it for the next run with the same tokenizer.
+
+    Texts with characters that the tokenizer never saw are dropped.
+    """
+    kept = path.with_name(f"{path.name.partition('.')[0]}.{tokenizer.digest}.npz")
+    if kept.exists():
+        with np.load(kept) as file:
+            return dict(file)
+    stories = [s for s in load_practice(path) if s["text"] and tokenizer.alphabet.issuperset(s["text"])]
+    packed = pack_texts(tokenizer.encode_all([s["text"] for s in stories]), [s["complete"] for s in stories])
+    partial = kept.with_suffix(f".{os.getpid()}.part")
+    with open(partial, "wb") as file:
+        np.savez(file, **packed)
+    partial.rename(kept)
+    return packed
+
+
 class TokenStream:
     """Texts side by side, each begun by the end token, from which windows of tokens and targets are drawn."""
 
     def __init__(self, end_token: int):
         self.end_token = end_token
-        self.tokens = np.zeros(0, np.int64)  # [N]
-        self.targets = np.zeros(0, np.int64)  # [N]; -100 where the next token is unknown
-        self.start = np.zeros(0, np.int64)  # [N] first token of the text that holds position n
-        self.stop = np.zeros(0, np.int64)  # [N] one past its last token
+        self.tokens = np.zeros(0, np.int32)  # [N]
+        self.targets = np.zeros(0, np.int32)  # [N]; -100 where the next token is unknown
+        self.start = np.zeros(0, np.int32)  # [N] first token of the text that holds position n
+        self.stop = np.zeros(0, np.int32)  # [N] one past its last token
 
     def extend(self, texts: list[list[int]], complete: list[bool] | None = None) -> None:
         """Append texts; the last target of an incomplete text is masked."""
-        tokens, targets, start, stop = [self.tokens], [self.targets], [self.start], [self.stop]
+        self.extend_packed(pack_texts(texts, complete))
+
+    def extend_packed(self, *parts: dict[str, np.ndarray]) -> None:
+        """Append what `pack_texts` made."""
+        columns = [[self.tokens], [self.targets], [self.start], [self.stop]]
         at = len(self.tokens)
-        for index, ids in enumerate(texts):
-            whole = complete is None or complete[index]
-            tokens.append(np.array([self.end_token, *ids], np.int64))
-            targets.append(np.array([*ids, self.end_token if whole else -100], np.int64))
-            size = len(ids) + 1
-            start.append(np.full(size, at))
-            stop.append(np.full(size, at + size))
-            at += size
-        self.tokens, self.targets = np.concatenate(tokens), np.concatenate(targets)
-        self.start, self.stop = np.concatenate(start), np.concatenate(stop)
+        for part in parts:
+            ids, sizes = part["tokens"], part["sizes"].astype(np.int64) + 1
+            stop = np.cumsum(sizes)
+            start = stop - sizes
+            tokens, targets = np.empty(len(ids) + len(sizes), np.int32), np.empty(len(ids) + len(sizes), np.int32)
+            inner = np.ones(len(tokens), bool)
+            inner[start] = False
+            tokens[start], tokens[inner] = self.end_token, ids
+            targets[:-1], targets[stop - 1] = tokens[1:], np.where(part["complete"], self.end_token, -100)
+            for column, values in zip(columns, (tokens, targets, np.repeat(at + start, sizes), np.repeat(at + stop, sizes))):
+                column.append(values.astype(np.int32))
+            at += len(tokens)
+        self.tokens, self.targets, self.start, self.stop = (np.concatenate(column) for column in columns)
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def windows(self, count: int, context: int, random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens and targets [count, context], drawn so that a window crosses a text's border only where it must."""
+        """Tokens and targets int64 [count, context], drawn so that a window crosses a text's border only where it must."""
         centre = random.integers(0, len(self), count)
         first, last = self.start[centre], np.maximum(self.start[centre], self.stop[centre] - context)
         begin = np.clip(centre - context // 2, first, last)
         begin = np.minimum(begin, len(self) - context)
         index = begin[:, None] + np.arange(context)
-        return torch.from_numpy(self.tokens[index]), torch.from_numpy(self.targets[index])
+        return torch.from_numpy(self.tokens[index].astype(np.int64)), torch.from_numpy(self.targets[index].astype(np.int64))

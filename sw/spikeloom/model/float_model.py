@@ -104,8 +104,9 @@ class Block(nn.Module):
         temperature = self.log_temperature.exp()
         if self.fast:
             return fast_attention.winners(spikes, penalty, temperature, hardness, self.rank_shifts, self.overlap, self.ranked)[0]
-        q, k, v = (self._heads(part) for part in spikes.chunk(3, -1))
-        y = AnnealedWinners.apply(q, k, v, penalty, temperature, hardness, self.rank_shifts, self.overlap, self.ranked)
+        with torch.autocast(spikes.device.type, enabled=False):  # mixed precision stops before the winners
+            q, k, v = (self._heads(part) for part in spikes.chunk(3, -1))
+            y = AnnealedWinners.apply(q, k, v, penalty, temperature, hardness, self.rank_shifts, self.overlap, self.ranked)
         return y.transpose(1, 2).flatten(-2)
 
     def forward(self, x, penalty, hardness):

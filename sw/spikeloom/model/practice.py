@@ -15,6 +15,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .corpus import encode_practice
+from .tokenizer import Tokenizer
+from .workers import pick_device
+
 
 class Teacher:
     """A llama in float32 with a key-value cache, evaluated one position at a time for a batch of stories."""
@@ -59,6 +63,13 @@ class Teacher:
             at += 8 + length
         return pieces
 
+    def to(self, device: torch.device) -> "Teacher":
+        """Move its weights."""
+        for name, value in vars(self).items():
+            if isinstance(value, torch.Tensor):
+                setattr(self, name, value.to(device))
+        return self
+
     def _rotate(self, x: torch.Tensor, position: int) -> torch.Tensor:  # [B, heads, head_width]
         even, odd = x[..., 0::2], x[..., 1::2]
         cos, sin = self.cos[position], self.sin[position]
@@ -80,8 +91,8 @@ class Teacher:
             cache_v[layer][:, :, position] = (h @ self.wv[layer].T).view(batch, self.kv_heads, -1)
             keys = cache_k[layer][:, :, : position + 1]  # [B, kv, t, w]
             grouped = q.view(batch, self.kv_heads, group, -1)  # [B, kv, group, w]
-            scores = (grouped @ keys.transpose(-1, -2)) * self.head_width**-0.5
-            mixed = scores.softmax(-1) @ cache_v[layer][:, :, : position + 1]
+            # Every position there is has been written, so the queries of a group need no mask.
+            mixed = F.scaled_dot_product_attention(grouped, keys, cache_v[layer][:, :, : position + 1])
             x = x + mixed.reshape(batch, -1) @ self.wo[layer].T
             h = self._norm(x, self.norm_ffn[layer])
             x = x + (F.silu(h @ self.w1[layer].T) * (h @ self.w3[layer].T)) @ self.w2[layer].T
@@ -93,36 +104,36 @@ class Teacher:
 
     @torch.inference_mode()
     def sample(self, batch: int, generator: torch.Generator, temperature: float = 1.0) -> list[dict]:
-        """Stories as {"text", "complete"}; complete is false where the context ended before the story did."""
+        """Stories as {"text", "complete"}; complete is false where the context ended before the story did.
+
+        The generator's device is the teacher's.
+        """
+        device = self.embed.device
         shape = (batch, self.kv_heads, self.context, self.head_width)
-        cache_k = [torch.zeros(shape) for _ in range(self.layers)]
-        cache_v = [torch.zeros(shape) for _ in range(self.layers)]
-        alive = torch.arange(batch)
-        written: list[list[int]] = [[] for _ in range(batch)]
-        complete = [False] * batch
-        tokens = torch.full((batch,), self.BEGIN)
+        cache_k = [torch.zeros(shape, device=device) for _ in range(self.layers)]
+        cache_v = [torch.zeros(shape, device=device) for _ in range(self.layers)]
+        alive, over = torch.arange(batch, device=device), torch.zeros(batch, dtype=torch.bool, device=device)
+        written = torch.full((batch, self.context), self.END, device=device)
+        tokens = torch.full((batch,), self.BEGIN, device=device)
         for position in range(self.context):
             logits = self.step(tokens, position, cache_k, cache_v) / temperature
-            noise = torch.rand(logits.shape, generator=generator).clamp_(1e-9, 1 - 1e-7)
+            noise = torch.rand(logits.shape, generator=generator, device=device).clamp_(1e-9, 1 - 1e-7)
             tokens = (logits - torch.log(-torch.log(noise))).argmax(-1)
-            running = []
-            for row, token in enumerate(tokens.tolist()):
-                story = int(alive[row])
-                if complete[story]:
-                    continue
-                if token in (self.BEGIN, self.END):
-                    complete[story] = True
-                else:
-                    written[story].append(token)
-                    running.append(row)
+            over |= (tokens == self.BEGIN) | (tokens == self.END)
+            written[alive, position] = torch.where(over, self.END, tokens)
+            running = len(over) - int(over.sum())
             if not running:
                 break
             # Compacting costs a copy of the cache, so finished stories ride along until a fair share is finished.
-            if len(running) < 0.85 * len(tokens):
-                keep = torch.tensor(running)
-                alive, tokens = alive[keep], tokens[keep]
+            if running < 0.85 * len(tokens):
+                keep = (~over).nonzero()[:, 0]
+                alive, tokens, over = alive[keep], tokens[keep], over[keep]
                 cache_k, cache_v = [c[keep] for c in cache_k], [c[keep] for c in cache_v]
-        return [{"text": self.decode(ids).strip(), "complete": done} for ids, done in zip(written, complete)]
+        return [self._story(ids) for ids in written.cpu().numpy()]
+
+    def _story(self, ids: np.ndarray) -> dict:
+        ends = np.flatnonzero(ids == self.END)
+        return {"text": self.decode(ids[: ends[0]].tolist() if len(ends) else ids.tolist()).strip(), "complete": len(ends) > 0}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -133,19 +144,25 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--student", type=Path, action="append", default=[], metavar="TOKENIZER",
+                        help="tokenizer.json of a model that will read this: its token ids are kept too (may be given again)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    teacher = Teacher(options.model, options.tokenizer)
-    generator = torch.Generator().manual_seed(options.seed)
+    device = pick_device(options.device)
+    teacher, generator = Teacher(options.model, options.tokenizer).to(device), torch.Generator(device).manual_seed(options.seed)
+    students = [Tokenizer.load(path) for path in options.student]
     start, index, size = time.time(), 0, 0
     while time.time() - start < 60 * options.minutes:
         stories = teacher.sample(options.batch, generator)
         path = options.out / f"practice-{options.seed:02d}-{index:03d}.json.gz"
         partial = path.with_suffix(".part")
-        with gzip.open(partial, "wt", encoding="utf-8") as file:
+        with gzip.open(partial, "wt", compresslevel=1, encoding="utf-8") as file:
             json.dump({"stories": stories}, file)
         partial.rename(path)
+        for student in students:
+            encode_practice(path, student)
         index += 1
         size += sum(len(story["text"]) for story in stories)
         print(f"{path.name} {size} characters {time.time() - start:.0f} s", flush=True)

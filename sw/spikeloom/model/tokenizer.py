@@ -4,6 +4,7 @@ The vocabulary is `<|end|>` (id 0: begins and ends every text), one token per se
 unknown token: text with a character that was never seen is refused, because the model could not have learned it.
 """
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -64,6 +65,11 @@ class Tokenizer:
     def save(self, path: Path | str) -> None:
         """Write a `tokenizer.json`."""
         self.backend.save(str(path))
+
+    @property
+    def digest(self) -> str:
+        """Names what this tokenizer made: equal for equal tokenizers."""
+        return hashlib.sha256(self.backend.to_str().encode()).hexdigest()[:16]
 
     @property
     def size(self) -> int:

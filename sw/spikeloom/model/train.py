@@ -77,9 +77,7 @@ class Corpus:
         if self.practice is None:
             return
         new = self.workers.from_first(sorted(set(self.practice.glob("*.json.gz")) - self.known))
-        stories = [story for path in new for story in corpus.load_practice(path)]
-        stories = [story for story in stories if story["text"] and not self.tokenizer.unknown(story["text"])]
-        self.sampled.extend(self.tokenizer.encode_all([s["text"] for s in stories]), [s["complete"] for s in stories])
+        self.sampled.extend_packed(*(corpus.encode_practice(path, self.tokenizer) for path in new))
         self.known.update(new)
 
     def batch(self, count: int, context: int, random: np.random.Generator):
