@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import os
+import time
 
 import numpy as np
 import pytest
@@ -69,6 +71,26 @@ def test_practice_is_encoded_once(tokenizer, tmp_path, monkeypatch):
         for name in ("tokens", "targets", "start", "stop"):
             assert (getattr(packed_stream, name) == getattr(stream, name)).all()
     assert stream.tokens.tolist() == [0, *tokenizer.encode(TEXTS[0]), 0, *tokenizer.encode(TEXTS[1])]
+
+
+def test_practice_that_was_written_again_is_encoded_again(tokenizer, tmp_path):
+    """A newer file under the same name is not mistaken for the one whose ids were kept."""
+    path = tmp_path / "practice-01-000.json.gz"
+    for age, text in ((100, TEXTS[0]), (-100, TEXTS[1])):
+        with gzip.open(path, "wt", encoding="utf-8") as file:
+            json.dump({"stories": [{"text": text, "complete": True}]}, file)
+        os.utime(path, (time.time() - age,) * 2)
+        assert corpus.encode_practice(path, tokenizer)["tokens"].tolist() == tokenizer.encode(text)
+
+
+def test_practice_is_read_where_nothing_can_be_written(tokenizer, tmp_path, monkeypatch):
+    """A folder that is read only serves all the same, and nothing is left in it."""
+    path = tmp_path / "practice-01-000.json.gz"
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        json.dump({"stories": [{"text": TEXTS[0], "complete": True}]}, file)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert corpus.encode_practice(path, tokenizer)["tokens"].tolist() == tokenizer.encode(TEXTS[0])
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_shakespeare_comes_with_the_project():

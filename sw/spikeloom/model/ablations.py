@@ -11,6 +11,7 @@ made, on the preset `sim` with resident rows and with all rows streamed over one
 """
 
 import argparse
+import functools
 import hashlib
 import json
 import time
@@ -66,6 +67,12 @@ class Bench:
         return {"name": self.split.name, "tokens": "characters" if not self.data.vocabulary else f"byte pairs, {self.data.vocabulary}",
                 "held_out_texts": len(self.texts), "held_out_bytes": self.bytes, "held_out_tokens": sum(map(len, self.encoded)),
                 "sha256_of_texts_joined_by_nul": hashlib.sha256("\0".join(self.texts).encode()).hexdigest(), "steps": self.data.steps}
+
+
+@functools.cache
+def bench_of(name: str, folder: Path) -> Bench:
+    """The data set of that name, read once in a process."""
+    return Bench(DATA[name], folder)
 
 
 def held_out(split: corpus.Split, most: int, tokenizer: Tokenizer) -> list[str]:
@@ -176,8 +183,7 @@ def chosen(names: list[str], data: list[str]) -> list[tuple[str, Variant, int]]:
 
 def one(name: str, variant: str, seed: int, folder: Path, until: float | None) -> dict | None:
     """One run, or None where it is not finished yet and the time is over."""
-    torch.set_num_threads(1)
-    bench = Bench(DATA[name], folder)
+    bench = bench_of(name, folder)
     known = (bench.run_folder(BY_NAME[variant], seed) / "result.json").exists()
     return None if until and not known and time.time() > until else run(bench, BY_NAME[variant], seed)
 
@@ -189,7 +195,7 @@ def several(runs: list[tuple[str, Variant, int]], folder: Path, until: float | N
         if jobs == 1:
             yield from (one(*arguments) for arguments in part)
             continue
-        with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
             for future in as_completed([pool.submit(one, *arguments) for arguments in part]):
                 yield future.result()
 
@@ -217,14 +223,13 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if options.report:
         from . import quality_page
-        benches = {name: Bench(DATA[name], options.folder) for name in options.data}
-        results = [with_cycles(benches[result["data"]], result) for result in finished(options.folder, options.data)]
-        about = {name: benches[name].about() for name in options.data if any(r["data"] == name for r in results)}
+        results = [with_cycles(bench_of(result["data"], options.folder), result) for result in finished(options.folder, options.data)]
+        about = {name: bench_of(name, options.folder).about() for name in options.data if any(r["data"] == name for r in results)}
         quality_page.write(results, about, options.out, options.docs, "spikeloom ablate; spikeloom ablate --report", PROTOCOL)
         console.print(f"{len(results)} runs; wrote {options.out} and {options.docs / 'quality.md'}", highlight=False)
         return
     for name in options.data:
-        Bench(DATA[name], options.folder)  # one process alone makes the tokenizer
+        bench_of(name, options.folder)  # one process alone makes the tokenizer
     runs, until = chosen(options.variants, options.data), time.time() + 60 * options.minutes if options.minutes else None
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console) as progress:
         task = progress.add_task("ablations", total=len(runs))

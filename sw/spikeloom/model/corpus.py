@@ -10,6 +10,7 @@ import json
 import lzma
 import os
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -96,25 +97,26 @@ def load_practice(path: Path) -> list[dict]:
 def pack_texts(texts: list[list[int]], complete: list[bool] | None = None) -> dict[str, np.ndarray]:
     """Token ids of texts side by side: `tokens` int32 [N], `sizes` int32 [texts], `complete` bool [texts]."""
     sizes = np.array([len(ids) for ids in texts], np.int32)
-    flat = np.fromiter((token for ids in texts for token in ids), np.int32, int(sizes.sum()))
+    flat = np.fromiter(chain.from_iterable(texts), np.int32, int(sizes.sum()))
     return {"tokens": flat, "sizes": sizes, "complete": np.ones(len(texts), bool) if complete is None else np.array(complete, bool)}
 
 
 def encode_practice(path: Path, tokenizer) -> dict[str, np.ndarray]:
-    """A practice file as `pack_texts` lays it out, kept beside it for the next run with the same tokenizer.
+    """A practice file as `pack_texts` lays it out; kept beside it, where that can be written, until the file is written again.
 
     Texts with characters that the tokenizer never saw are dropped.
     """
     kept = path.with_name(f"{path.name.partition('.')[0]}.{tokenizer.digest}.npz")
-    if kept.exists():
+    if kept.exists() and kept.stat().st_mtime >= path.stat().st_mtime:
         with np.load(kept) as file:
             return dict(file)
-    stories = [s for s in load_practice(path) if s["text"] and tokenizer.alphabet.issuperset(s["text"])]
+    stories = [s for s in load_practice(path) if s["text"] and not tokenizer.unknown(s["text"])]
     packed = pack_texts(tokenizer.encode_all([s["text"] for s in stories]), [s["complete"] for s in stories])
-    partial = kept.with_suffix(f".{os.getpid()}.part")
-    with open(partial, "wb") as file:
-        np.savez(file, **packed)
-    partial.rename(kept)
+    if os.access(path.parent, os.W_OK):
+        partial = kept.with_suffix(f".{os.getpid()}.part")
+        with open(partial, "wb") as file:
+            np.savez(file, **packed)
+        partial.rename(kept)
     return packed
 
 

@@ -77,6 +77,8 @@ class Corpus:
         if self.practice is None:
             return
         new = self.workers.from_first(sorted(set(self.practice.glob("*.json.gz")) - self.known))
+        if not new:  # most of the times it is asked for, and appending copies the whole stream
+            return
         self.sampled.extend_packed(*(corpus.encode_practice(path, self.tokenizer) for path in new))
         self.known.update(new)
 

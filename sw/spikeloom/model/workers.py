@@ -104,8 +104,6 @@ class Workers:
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, it is {precision!r}.")
         chosen = pick_device(device)
-        if chosen.type == "cuda":  # products of spikes are exact in TF32 too
-            torch.set_float32_matmul_precision("high")
         count = int(os.environ.get("WORLD_SIZE", "1"))
         if count == 1:
             return cls(device=chosen, precision=precision)
