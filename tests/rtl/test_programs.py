@@ -11,8 +11,9 @@ pytest.importorskip("amaranth")
 from spikeloom.arch.commands import Command, Memory, Opcode, Order, Sink
 from spikeloom.arch.layout import Image, pack_parameters, pack_program, section_offsets
 from spikeloom.arch.presets import preset
-from spikeloom.arch.registers import Mode
+from spikeloom.arch.registers import ErrorCode, Mode
 from spikeloom.compiler import compile_model
+from spikeloom.driver import errors
 from spikeloom.driver.device import Device
 from spikeloom.model.emulator import Emulator
 from spikeloom.model.random_model import TINY, random_model
@@ -21,6 +22,8 @@ pytestmark = pytest.mark.rtl
 
 CFG = preset("tiny")
 CARD = compile_model(*random_model(5, TINY), CFG, logit_scale=50.0).card
+#: Groups of a tile of columns.
+TILE = CFG.groups_per_tile
 
 
 def image_of(ops, rows):
@@ -76,3 +79,15 @@ def test_short_and_skipped_commands_take_the_cycles_that_are_predicted(both, ops
         device._await_end()
         cycles.append(device.counters()["cycles"])
     assert cycles[0] == cycles[1]
+
+
+@pytest.mark.parametrize("after", [[], [fire(2)], [LINEAR]], ids=["the end", "fire", "linear"])
+def test_a_fault_of_the_last_group_names_its_command(both, after):
+    """With its last result a command makes way for the next one; a saturation of that result is still its own."""
+    rows = bytes(CFG.lanes * (TILE - 1)) + b"\x7f" * CFG.lanes
+    for device in both([embed(TILE), *after], rows):
+        device._run(Mode.GENERATE, [1], 0, ignore_end=True, stop_on_saturation=True)
+        with pytest.raises(errors.SpikeloomError):
+            device._await_end()
+        error = device.registers.fields("error")
+        assert (error["code"], error["command"]) == (ErrorCode.SATURATION, 3)

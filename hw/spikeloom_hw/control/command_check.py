@@ -69,8 +69,8 @@ class CommandCheck(wiring.Component):
             Opcode.ATTEND: self._check_attend(c),
             Opcode.EMBED: self._no_groups | self._bad_stream | self._bad_tiles | self._check_sink(m, c, Opcode.EMBED),
             Opcode.FIRE: self._no_groups | self._bad_stream | self._too_wide | self._check_sink(m, c, Opcode.FIRE),
-            Opcode.LINEAR: (self._no_groups | self._bad_stream | self._bad_tiles | self._bad_params | (c.n_in > self.cfg.max_neurons)
-                            | (c.src >= SPIKE_BUFFERS) | self._check_sink(m, c, Opcode.LINEAR)),
+            Opcode.LINEAR: (self._no_groups | self._bad_stream | self._bad_tiles | self._bad_params | (c.n_in == 0)
+                            | (c.n_in > self.cfg.max_neurons) | (c.src >= SPIKE_BUFFERS) | self._check_sink(m, c, Opcode.LINEAR)),
             Opcode.LOAD: (c.l_words == 0) | (c.l_memory > max(Memory)) | c.l_offset[:exact_log2(self.cfg.bus_bytes)].any(),
         }
         m.d.sync += bad.eq(1)

@@ -113,6 +113,9 @@ class Sequencer(wiring.Component):
         ]
         self._elapsed = Signal(32)
         self._own_fault, self._own_code, self._own_address = Signal(), Signal(4), Signal(32)
+        #: Index of the command that a fault of this cycle belongs to.
+        self._at_fault = Signal(12)
+        m.d.comb += self._at_fault.eq(self.command_index)
         self._build_records(m)
         with m.If(self.busy):
             m.d.sync += self._elapsed.eq(self._elapsed + 1)
@@ -225,7 +228,8 @@ class Sequencer(wiring.Component):
             with m.State("DISPATCH"):
                 with m.If(fetch.valid & (fetch.code != 0)):
                     m.d.sync += self.command_index.eq(fetch.index)
-                    m.d.comb += [self._own_fault.eq(1), self._own_code.eq(fetch.code), self._own_address.eq(fetch.index)]
+                    m.d.comb += [self._own_fault.eq(1), self._own_code.eq(fetch.code), self._own_address.eq(fetch.index),
+                                 self._at_fault.eq(fetch.index)]
                 with m.Elif(fetch.valid):
                     take()
                     m.next = "START"
@@ -298,9 +302,9 @@ class Sequencer(wiring.Component):
         with m.Elif(expired):
             m.d.comb += code.eq(ErrorCode.WATCHDOG)
         with m.If((code != 0) & ~self._failed):
+            # Kept: with its last result a command makes way for the next one.
             m.d.sync += [self._failed.eq(1), self.error_code.eq(code), self.error_address.eq(address),
-                         self.error_position.eq(self.position), self.reason.eq(Reason.FAILED)]
+                         self.error_command.eq(self._at_fault), self.error_position.eq(self.position), self.reason.eq(Reason.FAILED)]
             m.d.comb += self.finished.eq(1)
         with m.If(self._failed):
             m.d.comb += [self.state.eq(State.ERROR), self.finished.eq(self.start)]
-        m.d.comb += self.error_command.eq(self.command_index)

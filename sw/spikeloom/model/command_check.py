@@ -96,7 +96,7 @@ def _bad_pass(c, cfg, context):
         return True
     if c.opcode == Opcode.EMBED and c["base_group"] + c["groups"] > width_groups:
         return True
-    if c.opcode == Opcode.LINEAR and (c["n_in"] > cfg.max_neurons or c["src"] >= SPIKE_BUFFERS or _bad_params(c, cfg)):
+    if c.opcode == Opcode.LINEAR and (not 1 <= c["n_in"] <= cfg.max_neurons or c["src"] >= SPIKE_BUFFERS or _bad_params(c, cfg)):
         return True
     return _bad_sink(c, cfg, context, width_groups)
 

@@ -45,7 +45,8 @@ BAD = [(Opcode.FIRE, FIRE | change) for change in (
     dict(sink=Sink.QKV), dict(sink=Sink.SET), dict(sink=Sink.RESIDUAL), dict(sink=Sink.LOGITS), dict(sink=Sink.ADD_SPIKES), dict(sink=7),
     dict(sink=Sink.SET_SPIKES, embed_shift=9), dict(stream=40))]
 BAD += [(Opcode.LINEAR, LINEAR | change) for change in (
-    dict(tiles=0), dict(tiles=17), dict(tiles=1), dict(n_in=65), dict(dst=0), dict(dst=3), dict(src=3), dict(sink=7), dict(weight_code=3),
+    dict(tiles=0), dict(tiles=17), dict(tiles=1), dict(n_in=0), dict(n_in=65),
+    dict(dst=0), dict(dst=3), dict(src=3), dict(sink=7), dict(weight_code=3),
     dict(base_group=13), dict(sink=Sink.RESIDUAL, base_group=1), dict(sink=Sink.LOGITS, base_group=13), dict(streamed=1, order=Order.TILES),
     dict(sink=Sink.SET), dict(sink=Sink.SET_SPIKES), dict(sink=Sink.ADD_SPIKES, base_group=1), dict(sink=Sink.ADD_SPIKES, embed_shift=9),
     dict(sink=Sink.ADD_SPIKES, level=0), TERNARY | dict(sink=Sink.ADD_SPIKES, params=97), dict(sink=Sink.RESIDUAL, stream=40))]
