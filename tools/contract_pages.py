@@ -49,7 +49,7 @@ def page() -> str:
         "# Commands and formats\n\nMade by `tools/contract_pages.py` from `spikeloom.arch`; a test keeps it up to date.\n",
         f"A program is a list of {commands.COMMAND_BITS}-bit commands ({commands.COMMAND_WORDS} words of 32 bits, least significant "
         "first). `entries.boot` names the first command of the boot section, `entries.token` that of the token section (or of an "
-        "encoder's sweeps); HALT ends a section.\n",
+        "encoder's sweeps), `prefill.entry` that of the sweeps over blocks of a prompt; HALT ends a section.\n",
         "## Opcodes\n\n" + table(("code", "name", "meaning"), [(c, n, t) for n, c, t in members(commands.Opcode)]),
         "## Fields of every command\n\n" + table(("bits", "field", "meaning"), field_rows(commands.COMMON)),
         *(f"## Further fields of {title}\n\n" + table(("bits", "field", "meaning"), field_rows(fields))

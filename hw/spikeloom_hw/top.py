@@ -159,6 +159,7 @@ class Top(wiring.Component):
             seq.start.eq(csr.control_start), seq.stop.eq(csr.control_stop), seq.clear_context.eq(csr.control_clear_context),
             seq.run_mode.eq(csr.mode_run), seq.ignore_end.eq(csr.mode_ignore_end), seq.trace.eq(csr.mode_trace),
             seq.boot_entry.eq(csr.entries_boot), seq.token_entry.eq(csr.entries_token),
+            seq.prefill_entry.eq(csr.prefill_entry), seq.prefill_block.eq(csr.prefill_block),
             seq.vocabulary.eq(csr.limits_vocabulary), seq.context.eq(csr.limits_context),
             seq.n_prompt.eq(csr.run_n_prompt), seq.n_new.eq(csr.run_n_new), seq.end_token.eq(csr.end_token_id),
             seq.watchdog.eq(csr.watchdog_value), seq.image_bytes.eq(csr.image_bytes_value),

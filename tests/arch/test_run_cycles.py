@@ -6,6 +6,7 @@ from spikeloom.arch.commands import Attention, Command, Opcode, Order, Sink
 from spikeloom.arch.cycles import SKIPPED, SWEEP_OVERHEAD, TOKEN_OVERHEAD, command_cycles, run_end_cycles
 from spikeloom.arch.presets import preset
 from spikeloom.arch.run_cycles import Token, encoding_report, event_bound, run_report, token_cycles, token_steps
+from spikeloom.arch.sweeps import Prefill
 
 SIM = preset("sim")
 
@@ -98,3 +99,23 @@ def test_a_last_halt_hides_behind_the_last_record():
     traces = [{"in": np.zeros(64, int)}] * 2
     report = encoding_report(SIM, [fire, sweep, halt], traces, [4, 5], entry=0)
     assert report.by_label["overhead"] == 2 * SWEEP_OVERHEAD + run_end_cycles(SIM)
+
+
+def test_a_block_is_the_sum_of_its_sweeps():
+    """LOADs count once, and heads not at all; what is left of the prompt goes one by one."""
+    fire, halt = Command(Opcode.FIRE, {"groups": 4, "dst": 1}, "in"), Command(Opcode.HALT, {})
+    load = Command(Opcode.LOAD, {"l_words": 40}, "load")
+    program = [fire, halt, load, fire, Command(Opcode.SWEEP, {}), fire, linear("up", src=1), halt]
+    tokens = [Token({"in": np.eye(64, dtype=int)[i], "up": np.zeros(64, int)}, i, i, i == 5) for i in range(6)]
+    prefill = Prefill(2, 3)
+    report = run_report(SIM, program, iter(tokens), entry=0, prefill=prefill)
+    one = command_cycles(SIM, fire)
+    assert report.tokens == 6 and report.event_tiles == 5
+    assert report.by_label["load"] == 2 * command_cycles(SIM, load) + 3 * SKIPPED
+    assert report.by_label["in"] == 11 * one
+    assert report.by_label["overhead"] == 10 * SWEEP_OVERHEAD + TOKEN_OVERHEAD + run_end_cycles(SIM)
+    # A context that ends, a text that is scored, and a run without a head.
+    assert run_report(SIM, program, tokens, entry=0, prefill=prefill, room=3).by_label["load"] == command_cycles(SIM, load) + 2 * SKIPPED
+    assert run_report(SIM, program, tokens, entry=0, prefill=prefill, scoring=True).by_label["load"] == 0
+    headless = [token._replace(head=False) for token in tokens[:5]]
+    assert run_report(SIM, program, headless, entry=0, prefill=prefill).by_label["load"] == command_cycles(SIM, load) + 2 * SKIPPED

@@ -8,8 +8,9 @@ import pytest
 
 from spikeloom.arch.commands import Opcode, Sink
 from spikeloom.arch.config import FitError
-from spikeloom.arch.layout import read_image, write_image
+from spikeloom.arch.layout import read_image, row_bytes, write_image
 from spikeloom.arch.presets import PRESETS, preset
+from spikeloom.arch.sweeps import Prefill, sweeps
 from spikeloom.compiler import compile_model
 from spikeloom.compiler.lower import padded_logit
 from spikeloom.compiler.restore import restore
@@ -46,6 +47,49 @@ def test_the_program_of_a_token():
     assert all(c["src"] != c["dst"] for c in program if c.opcode == Opcode.LINEAR and c["sink"] in (Sink.SPIKES, Sink.QKV))
     final, logits = program[-4:-2]
     assert final["dst"] == logits["src"] == 2 and program[entries["token"]]["sink"] == Sink.SET
+
+
+def test_the_sweeps_over_a_block():
+    """Per layer two sweeps that load what they read, each matrix behind the one before; slots of every time step side by side."""
+    config = replace(TINY, weight_bits=4, neuron="lif_hard", steps=2, **dict.fromkeys(
+        ("level_in", "level_v", "level_attn", "level_mid", "level_hidden", "level_final"), 1))
+    image = build(config, streamed={"layer0.qkv", "layer0.up", "layer1.down"}, prefill_block=5)
+    program, entry = image.program, image.card["entries"]["prefill"]
+    assert image.card["prefill"] == {"block": 5} and program[entry - 1].label == "end"
+    labels = [[c.label.partition("@")[0] for c in program[first:end]] for first, end in sweeps(program, entry)]
+    mix, feed = ["in", "qkv", "attn", "out"], ["mid", "up", "down"]
+
+    def layer(number, part):
+        return [f"layer{number}.{kind}" for kind in part]
+
+    assert labels == [["load layer0.qkv", *(2 * ["embed", *layer(0, mix)])], ["load layer0.up", *(2 * layer(0, feed))],
+                      2 * layer(1, mix), ["load layer1.down", *(2 * layer(1, feed))]]
+    taken = len(image.sections["resident"]) // TINY_MACHINE.cols
+    loads = [c for c in program[entry:] if c.opcode == Opcode.LOAD]
+    assert [load["l_address"] for load in loads] == [taken] * 3
+    for load in loads:
+        linear = next(c for c in program[entry:] if c.label == load.label.removeprefix("load ") + "@0")
+        start, words = load["l_offset"], load["l_words"]
+        assert not linear["streamed"] and linear["address"] == 2 * taken
+        streamed = next(c for c in program[:entry] if c.label == linear.label)
+        assert streamed["streamed"] and streamed["address"] == start and words * TINY_MACHINE.cols >= streamed["n_in"] * row_bytes(
+            streamed["tiles"], 4, TINY_MACHINE)
+    assert {c["stream"] for c in program[entry:] if c.opcode in (Opcode.EMBED, Opcode.FIRE)} == {0, 5}
+    assert not any(c["head"] for c in program[entry:])
+
+
+@pytest.mark.parametrize("options, machine, why", [
+    ({"streamed": "none"}, {}, "No layer is streamed."), ({"streamed": {"embed", "head"}}, {}, "No layer is streamed."),
+    ({"streamed": "all"}, {"residual_slots": 1}, "has 1."), ({"streamed": "all", "prefill_block": 0}, {}, "at least two"),
+    ({"streamed": "all"}, {"program_words": 30}, "have 48 commands with it, machine 'tiny' holds 30"),
+    ({"streamed": "all"}, {"resident_words": 100}, "layer0.qkv and layer0.out would take 128 words"),
+], ids=["resident", "embedding", "slots", "off", "program", "words"])
+def test_why_there_are_no_sweeps_over_blocks(options, machine, why):
+    """The card says so, and nothing else differs."""
+    machine = replace(TINY_MACHINE, **machine)
+    image = build(machine=machine, **options)
+    assert why in image.card["prefill"]["without"] and "prefill" not in image.card["entries"]
+    assert image.program[-1].label == "end" and Prefill.of(image.card) is None
 
 
 def test_equal_models_give_equal_images():

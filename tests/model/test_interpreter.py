@@ -84,14 +84,14 @@ def test_spikes_replace_the_stream_of_their_own_slot():
     m.residual[:, :WIDTH] = before = rng.integers(-150, 150, (CFG.residual_slots, WIDTH))
     fire = Command(Opcode.FIRE, {"groups": groups(), "level": 4, "sink": Sink.SET_SPIKES, "embed_shift": 3, "dst": 2, "base_group": 5,
                                  "stream": 7})
-    got = m.execute(0, fire, Place(position=4, encoding=True))
+    got = m.execute(0, fire, Place(position=4, slot=4))
     spikes, _ = neuron_step("ni_lif", before[11], 0, base, step, levels=4)
     assert (got == spikes).all() and (m.spikes[2, 5 * LANES:5 * LANES + WIDTH] == spikes).all()
     assert (m.residual[11] == spikes << 3).all()
     assert (np.delete(m.residual, 11, axis=0) == np.delete(before, 11, axis=0)).all()
     dump = Command(Opcode.DUMP, {"d_buffer": Buffer.RESIDUAL, "groups": groups(), "stream": 11})
     assert (m.dump(dump, Place(position=4)) == spikes << 3).all()
-    assert (m.dump(Command(dump.opcode, {**dump.fields, "stream": 7}), Place(position=4, encoding=True)) == spikes << 3).all()
+    assert (m.dump(Command(dump.opcode, {**dump.fields, "stream": 7}), Place(position=4, slot=4)) == spikes << 3).all()
 
 
 @pytest.mark.parametrize("kind", [Neuron.NI_LIF, Neuron.T_LIF])
@@ -142,7 +142,7 @@ def test_attention_over_cached_positions(kind, level, attention, bidirectional, 
     kept, position, last = [], 5, 8
     for at in [p for p in range(9) if p != position] + [position]:
         m.spikes[0, :8] = x = rng.integers(-1, 2, 8)
-        got = m.execute(0, qkv, Place(position=at, encoding=True))
+        got = m.execute(0, qkv, Place(position=at, slot=at))
         parts = [neuron_step(int(kind), (x @ weights)[part], 0, base[part], step[part], levels=most)[0]
                  for part, most in ((slice(0, 2 * WIDTH), 1), (slice(2 * WIDTH, 3 * WIDTH), level))]
         assert (got == np.concatenate(parts)).all()
@@ -156,7 +156,7 @@ def test_attention_over_cached_positions(kind, level, attention, bidirectional, 
         "groups": groups(), "params": 3 * groups(), "level": 1, "a_kv_base": 8, "head_level": (head // CFG.segment).bit_length() - 1,
         "top_k": 3, "attention": attention, "bidirectional": bidirectional, "recency": recency[0] | recency[1] << 4, "dst": 1,
         "gather_shifts": sum((3 - s) << (3 * rank) for rank, s in enumerate(shifts))})
-    m.execute(1, attend, Place(position=position, last_position=last, encoding=True))
+    m.execute(1, attend, Place(position=position, last_position=last, slot=position))
     if attention == Attention.WTA:
         expected = gather(values, winners(biased_scores(raw, distance, recency), np.broadcast_to(eligible, raw.shape), 3), shifts)
     elif attention == Attention.SFSA:

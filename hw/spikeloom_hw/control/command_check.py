@@ -31,10 +31,12 @@ class CommandCheck(wiring.Component):
     Members
     -------
     command : In(256)
-    encode : In(1)
-        The run is one of `Mode.ENCODE`.
+    sweeping : In(1)
+        The command is part of a sweep: SWEEP is allowed.
+    slots : In(16)
+        Slots of the residual store that the command is run for, from its `stream` on.
     context : In(16)
-        Positions of the model: the KV region of a layer must hold them, and in an ENCODE run the residual store.
+        Positions of the model: the KV region of a layer must hold them.
     image_bytes : In(32)
         Bound of LOADs.
     code : Out(4)
@@ -53,7 +55,9 @@ class CommandCheck(wiring.Component):
 
     def __init__(self, *, cfg: AcceleratorConfig):
         self.cfg = cfg
-        super().__init__({"command": In(COMMAND_BITS), "encode": In(1), "context": In(16), "image_bytes": In(32), "code": Out(4)})
+        super().__init__({
+            "command": In(COMMAND_BITS), "sweeping": In(1), "slots": In(16), "context": In(16), "image_bytes": In(32), "code": Out(4),
+        })
 
     def elaborate(self, platform):
         m = Module()
@@ -64,7 +68,7 @@ class CommandCheck(wiring.Component):
         checks = {
             Opcode.HALT: 0,
             Opcode.PICK: 0,
-            Opcode.SWEEP: ~self.encode,
+            Opcode.SWEEP: ~self.sweeping,
             Opcode.DUMP: self._no_groups | self._bad_stream | (c.d_buffer > max(Buffer)),
             Opcode.ATTEND: self._check_attend(c),
             Opcode.EMBED: self._no_groups | self._bad_stream | self._bad_tiles | self._check_sink(m, c, Opcode.EMBED),
@@ -106,7 +110,7 @@ class CommandCheck(wiring.Component):
         named("bad_params", params_end > cfg.parameter_words)
         named("bad_neuron", self._bad_params | (c.neuron > max(Neuron)) | (c.level == 0) | (c.level > levels)
               | ((c.neuron != Neuron.NI_LIF) & (params_end > cfg.membrane_words)))
-        named("bad_stream", c.stream + Mux(self.encode, self.context, 1) > cfg.residual_slots)
+        named("bad_stream", c.stream + self.slots > cfg.residual_slots)
         named("bad_tiles", (c.tiles == 0) | (c.tiles > MAX_TILES) | (c.weight_code >= len(WEIGHT_BITS))
               | (c.groups > (c.tiles << exact_log2(cfg.groups_per_tile)))
               # A streamed row comes whole, so that its tiles cannot be taken apart.

@@ -24,7 +24,7 @@ class Fetch(wiring.Component):
         Continue at `target`; what was read ahead is dropped.
     take : In(1)
         The command at the output was consumed; only while `valid`.
-    context, image_bytes, encode : In
+    context, image_bytes, sweeping, slots : In
         To `CommandCheck`.
     address, i_data : Out, In(256)
         Program memory, one cycle.
@@ -41,7 +41,8 @@ class Fetch(wiring.Component):
     def __init__(self, *, cfg: AcceleratorConfig):
         self.cfg = cfg
         super().__init__({
-            "redirect": In(1), "target": In(16), "take": In(1), "context": In(16), "image_bytes": In(32), "encode": In(1),
+            "redirect": In(1), "target": In(16), "take": In(1), "context": In(16), "image_bytes": In(32),
+            "sweeping": In(1), "slots": In(16),
             "address": Out(16), "i_data": In(COMMAND_BITS),
             "valid": Out(1), "command": Out(COMMAND_BITS), "code": Out(4), "index": Out(12),
         })
@@ -53,7 +54,7 @@ class Fetch(wiring.Component):
         past_end = self.address >= self.cfg.program_words
         m.d.comb += [
             check.command.eq(self.i_data), check.context.eq(self.context), check.image_bytes.eq(self.image_bytes),
-            check.encode.eq(self.encode),
+            check.sweeping.eq(self.sweeping), check.slots.eq(self.slots),
             self.valid.eq(age == self.latency - 1), self.command.eq(self.i_data), self.index.eq(self.address),
             # Past the end of the memory there is nothing that could be a program.
             self.code.eq(Mux(past_end, ErrorCode.BAD_PROGRAM, check.code)),

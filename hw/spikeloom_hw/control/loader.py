@@ -3,15 +3,17 @@
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from spikeloom.arch.commands import Memory
 from spikeloom.arch.config import AcceleratorConfig, bits_for
+from spikeloom.arch.cycles import LOAD_WORDS
 
 from ..bus.axi_reader import beat_layout, request_layout
 
 
 class Loader(wiring.Component):
-    """Requests a run of words from memory and writes each into the resident rows or the parameter table.
+    """Requests runs of words from memory and writes each word into the resident rows or the parameter table.
 
     Does not check that the run lies inside the image: the sequencer does.
 
@@ -34,7 +36,7 @@ class Loader(wiring.Component):
 
     Latency
     -------
-    One word per word's beats, plus the bus.
+    One word per word's beats, plus the bus; a request has up to `arch.cycles.LOAD_WORDS` words, so that bursts are long.
 
     Reference
     ---------
@@ -59,17 +61,22 @@ class Loader(wiring.Component):
         cfg = self.cfg
         most = max(self.resident_beats, self.parameter_beats)
         parameters = Signal()
-        beats, word_bytes = Signal(bits_for(most)), Signal(bits_for(most * cfg.bus_bytes))
+        beats = Signal(bits_for(most))
         m.d.comb += [
             parameters.eq(self.memory == Memory.PARAMETERS),
             beats.eq(Mux(parameters, self.parameter_beats, self.resident_beats)),
-            word_bytes.eq(Mux(parameters, cfg.lanes * 8, cfg.cols)),
         ]
-        wanted, written = Signal(20), Signal(20)
-        request = self.o_request
-        m.d.comb += [request.valid.eq(wanted != 0), request.payload.beats.eq(beats)]
+        wanted, written, asked = Signal(20), Signal(20), Signal(range(LOAD_WORDS + 1))
+        request, step = self.o_request, exact_log2(LOAD_WORDS)
+        m.d.comb += [
+            request.valid.eq(wanted != 0), asked.eq(Mux(wanted[step:] != 0, LOAD_WORDS, wanted[:step])),
+            request.payload.beats.eq(Mux(parameters, asked << exact_log2(self.parameter_beats),
+                                         asked << exact_log2(self.resident_beats))),
+        ]
         with m.If(request.valid & request.ready):
-            m.d.sync += [wanted.eq(wanted - 1), request.payload.address.eq(request.payload.address + word_bytes)]
+            # What follows a request of fewer words is nothing.
+            m.d.sync += [wanted.eq(wanted - asked), request.payload.address.eq(
+                request.payload.address + Mux(parameters, LOAD_WORDS * cfg.lanes * 8, LOAD_WORDS * cfg.cols))]
 
         count = Signal(bits_for(most))
         parts = [Signal(cfg.bus_width, name=f"part{i}") for i in range(most)]

@@ -1,4 +1,4 @@
-"""Runs the program over tokens: the token loop, commands one after another, ends and errors."""
+"""Runs the program over tokens: the token loop, blocks of a prompt, commands one after another, ends and errors."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
@@ -17,8 +17,10 @@ class Sequencer(wiring.Component):
     """Dispatches commands to the units and loops them over tokens.
 
     GENERATE and SCORE run the token section once per token; ENCODE runs each of its sweeps (up to a SWEEP) once per
-    position before the next one, from position 0, and forgets the context at its end. Touches no weights, spikes or
-    sums. One command runs at a time; each unit answers a start pulse with a done pulse.
+    position before the next one, from position 0, and forgets the context at its end. GENERATE reads a prompt in blocks
+    where the program has sweeps for that: each runs for all tokens of a block before the next one, the last up to a HALT.
+    A LOAD in a sweep runs for its first position alone. Touches no weights, spikes or sums. One command runs at a time;
+    each unit answers a start pulse with a done pulse.
 
     Parameters
     ----------
@@ -28,8 +30,8 @@ class Sequencer(wiring.Component):
     -------
     start, stop, clear_context : In(1)
         The host's pulses.
-    run_mode, ignore_end, trace, boot_entry, token_entry, vocabulary, context, n_prompt, n_new, end_token, watchdog,
-    image_bytes : In
+    run_mode, ignore_end, trace, boot_entry, token_entry, prefill_entry, prefill_block, vocabulary, context, n_prompt, n_new,
+    end_token, watchdog, image_bytes : In
         Registers of the same names; static during a run.
     program_address, program_word : Out, In(256)
         Program memory, one cycle.
@@ -66,7 +68,7 @@ class Sequencer(wiring.Component):
     busy, finished, state, reason, error_code, error_command, error_position, error_address : Out
         For the status registers; `finished` is a pulse.
     token_done, command_done : Out(1)
-        For the counters. ENCODE counts a token at its first SWEEP.
+        For the counters. ENCODE counts a token at its first SWEEP, a block at its last sweep.
 
     Latency
     -------
@@ -80,6 +82,7 @@ class Sequencer(wiring.Component):
         super().__init__({
             "start": In(1), "stop": In(1), "clear_context": In(1),
             "run_mode": In(2), "ignore_end": In(1), "trace": In(1), "boot_entry": In(16), "token_entry": In(16),
+            "prefill_entry": In(16), "prefill_block": In(16),
             "vocabulary": In(16), "context": In(16), "n_prompt": In(16), "n_new": In(16), "end_token": In(16),
             "watchdog": In(32), "image_bytes": In(32),
             "program_address": Out(16), "program_word": In(COMMAND_BITS),
@@ -103,11 +106,16 @@ class Sequencer(wiring.Component):
         self._encoding = Signal()
         self._index, self._wanted, self._stop, self._failed = Signal(16), Signal(), Signal(), Signal()
         self._skip = Signal()
+        #: A block of the prompt is being read; places of the sweep before this one; there is none.
+        self._in_block, self._place, self._first = Signal(), Signal(16), Signal(init=1)
+        following = fields_of(fetch.command)
         m.d.comb += [
             self._encoding.eq(self.run_mode == Mode.ENCODE),
-            self._skip.eq(fields_of(fetch.command).head & ~self._wanted),
+            self._skip.eq((following.head & ~self._wanted) | ((following.opcode == Opcode.LOAD) & ~self._first)),
             self.program_address.eq(fetch.address), fetch.i_data.eq(self.program_word),
-            fetch.context.eq(self.context), fetch.image_bytes.eq(self.image_bytes), fetch.encode.eq(self._encoding),
+            fetch.context.eq(self.context), fetch.image_bytes.eq(self.image_bytes),
+            fetch.sweeping.eq(self._encoding | self._in_block),
+            fetch.slots.eq(Mux(self._encoding, self.context, Mux(self._in_block & (self.prefill_block != 0), self.prefill_block, 1))),
             self.take.eq(fetch.take), self.next_command.eq(fetch.command),
             self.next_valid.eq(fetch.valid & (fetch.code == ErrorCode.NONE) & ~self._skip),
         ]
@@ -162,6 +170,15 @@ class Sequencer(wiring.Component):
         m.d.comb += opcode.eq(self.command[:4])
         generated = Signal(16)
         entry, first_sweep = Signal(16), Signal()
+        # Where a sweep begins, and whether it is at its last position: a block leaves the last token of a prompt to the token section.
+        base_position, base_index, last_of_sweep, halted = Signal(16), Signal(16), Signal(), Signal()
+        in_block, begins_block = self._in_block, Signal()
+        m.d.comb += [
+            last_of_sweep.eq(Mux(encoding, last_of_prompt, (self._place + 1 >= self.prefill_block)
+                                 | (self._index + 2 >= self.n_prompt) | (self.position + 1 >= self.context))),
+            begins_block.eq((self.run_mode == Mode.GENERATE) & (self.prefill_entry != 0) & (self._index + 3 <= self.n_prompt)),
+            halted.eq(opcode == Opcode.HALT),
+        ]
         m.d.sync += self.last_position.eq(Mux(encoding, self.n_prompt - 1, self.position))
         with m.If(self.stop):
             m.d.sync += self._stop.eq(1)
@@ -180,7 +197,7 @@ class Sequencer(wiring.Component):
             m.d.comb += fetch.take.eq(1)
             m.d.sync += [
                 self.command.eq(fetch.command), self.command_index.eq(fetch.index), self._elapsed.eq(0),
-                self.slot.eq(command.stream + Mux(encoding, self.position, 0)),
+                self.slot.eq(command.stream + self._place),
             ]
 
         def finish(reason):
@@ -193,7 +210,8 @@ class Sequencer(wiring.Component):
             with m.State("IDLE"):
                 with m.If(self.start):
                     m.d.sync += [self.reason.eq(Reason.NONE), self._index.eq(0), generated.eq(0), self._stop.eq(0),
-                                 self._elapsed.eq(0), entry.eq(self.token_entry), first_sweep.eq(1)]
+                                 self._elapsed.eq(0), entry.eq(self.token_entry), first_sweep.eq(1), in_block.eq(0),
+                                 self._place.eq(0), self._first.eq(1), base_position.eq(0), base_index.eq(0)]
                     m.d.comb += [fetch.redirect.eq(1), fetch.target.eq(self.boot_entry)]
                     m.next = "DISPATCH"
                     with m.If(~booting):
@@ -203,7 +221,9 @@ class Sequencer(wiring.Component):
             with m.State("NEXT"):
                 m.d.sync += self._elapsed.eq(0)
                 m.next = "READ"
-                with m.If(self._stop):
+                with m.If(in_block):
+                    pass  # to its end, whatever comes
+                with m.Elif(self._stop):
                     finish(Reason.STOPPED)
                 with m.Elif(scoring & (self._index >= self.n_prompt)):
                     finish(Reason.SCORED)
@@ -213,6 +233,9 @@ class Sequencer(wiring.Component):
                     finish(Reason.COUNT)
                 with m.Elif(Mux(encoding, self.n_prompt > self.context, self.position >= self.context)):
                     finish(Reason.CONTEXT_FULL)
+                with m.Elif(~encoding):
+                    m.d.sync += [in_block.eq(begins_block), entry.eq(Mux(begins_block, self.prefill_entry, self.token_entry)),
+                                 base_position.eq(self.position), base_index.eq(self._index)]
             with m.State("READ"):
                 m.d.comb += self.prompt_address.eq(self._index + 1)
                 m.d.sync += self.token.eq(Mux(self._index < self.n_prompt, self.prompt_token, self.picked))
@@ -239,6 +262,8 @@ class Sequencer(wiring.Component):
                             finish(Reason.BOOTED)
                         with m.Elif(encoding):
                             finish(Reason.ENCODED)
+                        with m.Elif(in_block):
+                            m.next = "SWEEP"
                     with m.Elif(command.opcode == Opcode.SWEEP):
                         m.next = "SWEEP"
                     with m.Elif(self._skip):
@@ -274,10 +299,15 @@ class Sequencer(wiring.Component):
                     with m.If((self.picked == self.end_token) & ~self.ignore_end):
                         finish(Reason.END_TOKEN)
             with m.State("SWEEP"):
-                m.d.comb += self.token_done.eq(first_sweep)
-                m.d.sync += [self.position.eq(self.position + 1), self._index.eq(self._index + 1)]
-                with m.If(last_of_prompt):
-                    m.d.sync += [self.position.eq(0), self._index.eq(0), entry.eq(self.command_index + 1), first_sweep.eq(0)]
+                m.d.comb += self.token_done.eq(Mux(in_block, halted, first_sweep))
+                m.d.sync += [self.position.eq(self.position + 1), self._index.eq(self._index + 1),
+                             self._place.eq(self._place + 1), self._first.eq(0)]
+                with m.If(last_of_sweep):
+                    m.d.sync += [self._place.eq(0), self._first.eq(1), entry.eq(self.command_index + 1), first_sweep.eq(0)]
+                    with m.If(in_block & halted):
+                        m.d.sync += in_block.eq(0)
+                    with m.Else():
+                        m.d.sync += [self.position.eq(base_position), self._index.eq(base_index)]
                 m.next = "NEXT"
             with m.State("FLUSH"):
                 with m.If(self.flushed & ~self.o_token.valid & ~self.o_trace.valid & ~self._trace_wait):

@@ -1,6 +1,6 @@
 """Opcodes and the fields of a command: 256 bits, the same positions for encoder, decoder and gates.
 
-A program is a list of commands with three entry points (boot, token, end of list by HALT). The compiler unrolls
+A program is a list of commands with up to three entry points (boot, token, prefill; each section ends with HALT). The compiler unrolls
 layers; the sequencer loops over tokens. Commands flagged `head` run only for tokens whose successor is wanted.
 """
 
@@ -18,14 +18,14 @@ class Opcode(IntEnum):
     """What a command does."""
 
     HALT = 0      #: end of the section
-    LOAD = 1      #: memory -> resident rows or parameter table
+    LOAD = 1      #: memory -> resident rows or parameter table; in a sweep at its first position alone
     EMBED = 2     #: residual = rows of the embedding (token, then position) << embed_shift
     FIRE = 3      #: residual -> spikes
     LINEAR = 4    #: spikes x rows -> sums -> sink
     ATTEND = 5    #: scores -> winners -> gathered values -> spikes
     PICK = 6      #: logits -> token
     DUMP = 7      #: buffer -> memory
-    SWEEP = 8     #: ENCODE: back to the first command of the sweep with the next position; after the last one, go on
+    SWEEP = 8     #: ENCODE, prefill: back to the first command of the sweep with the next position; after the last one, go on
 
 
 #: Commands of whose output the trace keeps a checksum.
@@ -131,7 +131,7 @@ COMMON = _lay_out(
     ("neuron", 3, "Neuron"),
     ("leak", 4, "membrane leak shift; 15: none"),
     ("first", 1, "first time step: membranes count as zero"),
-    ("stream", 8, "first slot of the residual store (time step); an ENCODE run adds the position"),
+    ("stream", 8, "first slot of the residual store (time step); a sweep adds the place of its position"),
 )
 BODY = 64
 LINEAR = _lay_out(

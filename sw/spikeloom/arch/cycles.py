@@ -36,6 +36,8 @@ _NEURON, _ADD_SPIKES = 3, 1
 _ATTENTION = 6
 #: Hash of the sampler, and from a candidate to its place among the noisy ones.
 _HASH, _NOISE = 4, 7
+#: Words of one request of a LOAD, a power of two.
+LOAD_WORDS = 256
 #: Dumper: cycles of a group beside its beats.
 _DUMP = 4
 
@@ -299,12 +301,12 @@ def _pick(cfg, sampling, before):
 
 
 def _load(cfg, command, memory):
-    """A request per word, from the cycle after the start on."""
+    """Requests of up to LOAD_WORDS words, from the cycle after the start on."""
     size = cfg.cols if command["l_memory"] == Memory.RESIDENT else cfg.lanes * 8
-    reader, accepted = Reader(cfg, memory), 0
-    for word in range(command["l_words"]):
+    reader, accepted = Reader(cfg, memory, seed=(memory.seed, command["l_offset"])), 0
+    for word in range(0, command["l_words"], LOAD_WORDS):
         accepted = max(accepted + 1, reader.free)
-        reader.request(accepted, command["l_offset"] + word * size, size)
+        reader.request(accepted, command["l_offset"] + word * size, min(LOAD_WORDS, command["l_words"] - word) * size)
     return max(reader.arrivals, default=0) + 3
 
 

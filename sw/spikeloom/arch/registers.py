@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 
 MAGIC = 0x5350_4C4D  # "SPLM"
-VERSION = 2
+VERSION = 3
 #: Byte addresses of the AXI4-Lite window.
 WINDOW_BYTES = 4096
 
@@ -158,7 +158,7 @@ def register_map(cfg) -> RegisterMap:
                            Field("level_max", 4, ro, doc="largest level")), "capabilities"),
         Register("control", (
             Field("start", 1, pulse, doc="begin a run"),
-            Field("stop", 1, pulse, doc="end the run after the current token"),
+            Field("stop", 1, pulse, doc="end the run after the current token, or block of prompt tokens"),
             Field("reset", 1, pulse, doc="soft reset of the core: drains the bus, clears errors, forgets the context"),
             Field("clear_counters", 1, pulse, doc="zero all counters"),
             Field("clear_context", 1, pulse, doc="forget the context: position 0"),
@@ -187,6 +187,8 @@ def register_map(cfg) -> RegisterMap:
         word("error_address", ro, "offset or address of the failing access, low word"),
         Register("entries", (Field("boot", 16, rw, doc="first command of the boot section"),
                              Field("token", 16, rw, doc="first command of the token section"))),
+        Register("prefill", (Field("entry", 16, rw, doc="first command of the sweeps over blocks of a prompt; 0: token by token"),
+                             Field("block", 16, rw, doc="most tokens of a block"))),
         Register("limits", (Field("vocabulary", 16, rw, doc="tokens of the model"),
                             Field("context", 16, rw, doc="positions of the model"))),
         Register("run", (Field("n_prompt", 16, rw, doc="tokens in the prompt memory"),
@@ -209,7 +211,7 @@ def register_map(cfg) -> RegisterMap:
         word("program_data", wo, "program memory: writes and advances program_index", strobe=True),
         Register("noise_index", (Field("value", 16, rw, doc="noise table: index of the next write", strobe=True),)),
         Register("noise_data", (Field("value", 24, wo, doc="noise table: writes and advances noise_index", strobe=True),)),
-        Register("progress", (Field("position", 16, ro, doc="positions filled"),
+        Register("progress", (Field("position", 16, ro, doc="positions filled; in a sweep, the one that it is at"),
                               Field("records", 16, ro, doc="token records written since start, modulo 65,536"))),
         word("trace_count", ro, "trace records written since start"),
         word("dump_count", ro, "bytes dumped since start"),

@@ -7,6 +7,7 @@ A program is the list of `Command`s of an image; a trace holds, by label, what e
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from .commands import SPIKE_BUFFERS, Command, Opcode, Sink
 from .config import WEIGHT_BITS, AcceleratorConfig
 from .cycles import SKIPPED, SWEEP_OVERHEAD, TOKEN_OVERHEAD, Border, Sampling, adding_cycles, command_cycles, run_end_cycles
 from .streamed_cycles import MemoryTiming
-from .sweeps import sweeps
+from .sweeps import Prefill, prompt_blocks, sweeps
 
 
 class Token(NamedTuple):
@@ -86,10 +87,10 @@ def token_steps(cfg: AcceleratorConfig, program: Sequence[Command], it: Token, *
     return _steps(cfg, program[entry:end], it, SpikeBuffers(cfg, dense=dense), memory=memory, sampling=sampling)
 
 
-def _steps(cfg, commands, it, buffers, **options):
+def _steps(cfg, commands, it, buffers, *, first=True, **options):
     out, border = [], Border()
     for command in commands:
-        if command["head"] and not it.head:
+        if command["head"] and not it.head or command.opcode == Opcode.LOAD and not first:
             out.append(Step(command, SKIPPED))
             border.pass_over()
             continue
@@ -171,7 +172,8 @@ class RunReport:
 
 
 def run_report(cfg: AcceleratorConfig, program: Sequence[Command], tokens: Iterable[Token], *, entry: int, scoring: bool = False,
-               dense: bool = False, memory: MemoryTiming | None = None, sampling: Sampling | None = None) -> RunReport:
+               dense: bool = False, memory: MemoryTiming | None = None, sampling: Sampling | None = None,
+               prefill: Prefill | None = None, room: int = 1 << 16) -> RunReport:
     """What a whole run costs: its tokens one after another, then its end.
 
     Parameters
@@ -185,12 +187,43 @@ def run_report(cfg: AcceleratorConfig, program: Sequence[Command], tokens: Itera
         The run scores a given text; else it ends with a generated token.
     dense, memory, sampling
         As the run was made.
+    prefill : Prefill, optional
+        The tokens without a head that a generation begins with, those of its prompt but the last one, are read in blocks.
+    room : int
+        Positions left.
     """
     report = RunReport()
-    for it in tokens:
+    blocks, others = _blocks(tokens, None if scoring else prefill, room)
+    for block in blocks:
+        add_block(report, cfg, program, block, prefill, dense=dense, memory=memory)
+    for it in others:
         report.add(token_steps(cfg, program, it, entry=entry, dense=dense, memory=memory, sampling=sampling), TOKEN_OVERHEAD)
         report.tokens += 1
     return report.finish(run_end_cycles(cfg, scoring=scoring, memory=memory))
+
+
+def _blocks(tokens, prefill, room):
+    """(tokens of each block, those that come after them)."""
+    tokens, ahead, blocks = iter(tokens), [], []
+    for it in tokens if prefill else ():
+        ahead.append(it)
+        if it.head:
+            break
+    # Where no token has a head, the last one is not part of a block either.
+    for size in prompt_blocks(len(ahead), prefill, room):
+        blocks.append(ahead[:size])
+        ahead = ahead[size:]
+    return blocks, chain(ahead, tokens)
+
+
+def add_block(report: RunReport, cfg: AcceleratorConfig, program: Sequence[Command], block: Sequence[Token], prefill: Prefill, *,
+              dense: bool = False, memory: MemoryTiming | None = None) -> None:
+    """Count the sweeps over a block of prompt tokens."""
+    buffers = SpikeBuffers(cfg, dense=dense)
+    for first, end in sweeps(program, prefill.entry):
+        for place, it in enumerate(block):
+            report.add(_steps(cfg, program[first:end], it, buffers, first=place == 0, memory=memory), SWEEP_OVERHEAD)
+    report.tokens += len(block)
 
 
 def encoding_report(cfg: AcceleratorConfig, program: Sequence[Command], traces: Sequence[Mapping[str, np.ndarray]], ids: Sequence[int],
@@ -209,5 +242,6 @@ def encoding_report(cfg: AcceleratorConfig, program: Sequence[Command], traces: 
         for position in range(len(ids) if program[end].opcode == Opcode.SWEEP else 1):
             it = Token(traces[position], ids[position], position, last_position=len(ids) - 1)
             # A HALT alone is reached before the last token's record is in memory: the end of the run covers it.
-            report.add(_steps(cfg, program[first:end], it, buffers, memory=memory), SWEEP_OVERHEAD if end > first else 0)
+            report.add(_steps(cfg, program[first:end], it, buffers, first=position == 0, memory=memory),
+                       SWEEP_OVERHEAD if end > first else 0)
     return report.finish(run_end_cycles(cfg, memory=memory))

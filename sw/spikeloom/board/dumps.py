@@ -6,7 +6,7 @@ import numpy as np
 
 from ..arch.commands import Opcode
 from ..arch.layout import Image
-from ..arch.sweeps import encode_order
+from ..arch.sweeps import Prefill, encode_order, token_order
 
 PREFIX = "dump "
 
@@ -23,11 +23,9 @@ def order(image: Image, n_prompt: int, n_made: int) -> Iterator[tuple[int, int]]
     program, entry = image.program, image.card["entries"]["token"]
     if image.card["model"].get("bidirectional"):
         yield from encode_order(program, entry, n_prompt)
-        return
-    for position in range(n_prompt + n_made - 1):
-        for index in range(entry, len(program)):
-            if position >= n_prompt - 1 or not program[index]["head"]:
-                yield index, position
+    else:
+        yield from token_order(program, entry, n_prompt, n_prompt + n_made - 1, prefill=Prefill.of(image.card),
+                               room=image.card["model"]["context"])
 
 
 def places(image: Image, n_prompt: int, n_made: int, lanes: int) -> Iterator[tuple[int, str, int, int]]:

@@ -28,6 +28,7 @@ def generate(
     dense: Annotated[bool, typer.Option(help="Read every weight row: same text, more bytes.")] = False,
     ignore_end: Annotated[bool, typer.Option(help="Go on after the end token.")] = False,
     trace: Annotated[bool, typer.Option(help="Compare a checksum of every command too; without it, tokens and logits.")] = True,
+    prefill: Annotated[bool, typer.Option(help="Read the prompt in blocks that share streamed rows, where the image can.")] = True,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
 ) -> None:
     """Write text on a device, and check every token against the integer model."""
@@ -46,10 +47,11 @@ def generate(
         opened.load(loom)
         ids = _prompt_ids(prompt, text, opened.model.end_token)
         began = time.perf_counter()
-        made, written = _write(opened, text, prompt, ids, tokens, options, dense=dense, ignore_end=ignore_end, trace=trace)
+        made, written = _write(opened, text, prompt, ids, tokens, options, dense=dense, ignore_end=ignore_end, trace=trace,
+                               prefill=prefill)
         seconds = time.perf_counter() - began
         counters = opened.counters()
-        report = _compare(opened, loom, ids, made, options, trace)
+        report = _compare(opened, loom, ids, made, options | {"prefill": prefill}, trace)
         reason = opened.reason.name
     result = {
         "text": written, "tokens": len(made), "token_ids": [token.id for token in made], "mismatches": report.mismatches,

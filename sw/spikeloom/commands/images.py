@@ -26,7 +26,8 @@ def compile(
     output = output or Path(f"{image.card['model']['name']}-{preset}.loom")
     output.write_bytes(data)
     streams = ", ".join(image.card["streamed"]) or "nothing"
-    console.print(f"{output}: {len(data):,} bytes, {len(image.program)} commands, streamed: {streams}.", highlight=False)
+    console.print(f"{output}: {len(data):,} bytes, {len(image.program)} commands, streamed: {streams}; prompts: {_reading(image.card)}",
+                  highlight=False)
 
 
 @speaks
@@ -47,11 +48,18 @@ def info(
     for name, size in card["bytes"].items():
         table.add_row(f"{name} bytes", f"{size:,}")
     table.add_row("streamed", ", ".join(card["streamed"]) or "nothing")
+    table.add_row("prompts", _reading(card))
     console.print(table)
     if program:
         for index, command in enumerate(loom.program):
             fields = " ".join(f"{k}={v}" for k, v in command.fields.items())
             console.print(f"{index:4} {command.opcode.name:7} {command.label:20} {fields}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _reading(card):
+    """How prompts are read."""
+    prefill = card.get("prefill", {})
+    return f"in blocks of {prefill['block']}." if "block" in prefill else f"token by token. {prefill.get('without', '')}"
 
 
 def _show_installation():

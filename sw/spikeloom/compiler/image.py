@@ -12,10 +12,13 @@ from .lower import Lowered, lower
 from .placement import place
 from .schedule import Schedule
 
+#: Most prompt tokens that share the rows of a sweep, unless told.
+PREFILL_BLOCK = 16
+
 
 def compile_model(config: ModelConfig, tensors: dict[str, np.ndarray], cfg: AcceleratorConfig, *, logit_scale: float,
                   tokenizer_json: str | None = None, mask_token: int | None = None, class_names: Sequence[str] = (), streamed="auto",
-                  trace_dumps: bool = False) -> Image:
+                  trace_dumps: bool = False, prefill_block: int = PREFILL_BLOCK) -> Image:
     """The image of a model for a machine.
 
     Parameters
@@ -35,6 +38,9 @@ def compile_model(config: ModelConfig, tensors: dict[str, np.ndarray], cfg: Acce
         What is read from memory for each token instead of kept on chip.
     trace_dumps : bool
         Dump every intermediate (slow; for comparisons).
+    prefill_block : int
+        Most tokens of a prompt that are read together where layers are streamed; 0: one by one. The card's `prefill` says how
+        many they are, or why there is none of it.
 
     Raises
     ------
@@ -51,7 +57,8 @@ def compile_model(config: ModelConfig, tensors: dict[str, np.ndarray], cfg: Acce
     addresses, params = _parameters(config, lowered, cfg)
 
     def schedule(offsets):
-        return Schedule(config, cfg, lowered, placement, addresses, offsets, trace_dumps=trace_dumps)
+        return Schedule(config, cfg, lowered, placement, addresses, offsets, trace_dumps=trace_dumps,
+                        prefill_block=prefill_block)
 
     # The number of commands does not depend on where sections lie, so a first pass tells the size of the program.
     sections = {"program": pack_program(schedule({"params": 0, "resident": 0}).commands), "params": params}
@@ -63,7 +70,8 @@ def compile_model(config: ModelConfig, tensors: dict[str, np.ndarray], cfg: Acce
     if tokenizer_json is not None:
         sections["tokenizer"] = tokenizer_json.encode()
     card = {"kind": kind(config), "model": config.to_dict(), "machine": cfg.name, "logit_scale": logit_scale, "entries": plan.entries,
-            "labels": plan.labels, "streamed": sorted(placement.names), "trace_dumps": trace_dumps,
+            "labels": plan.labels, "prefill": {"without": plan.no_prefill} if plan.no_prefill else {"block": plan.prefill_block},
+            "streamed": sorted(placement.names), "trace_dumps": trace_dumps,
             "bytes": {name: len(data) for name, data in sections.items()},
             "mask_token": mask_token, "class_names": list(class_names),
             "vocabulary": {"size": config.vocabulary, "end_token": config.end_token, "text": tokenizer_json is not None}}

@@ -5,6 +5,7 @@ import numpy as np
 from ..arch.commands import TRACED, Opcode
 from ..arch.config import WEIGHT_BITS, AcceleratorConfig, ModelConfig
 from ..arch.layout import Image, row_bytes, section_offsets, unpack_parameters, unpack_rows
+from ..arch.sweeps import sweeps
 from ..model.tensors import tensor_shapes
 
 
@@ -26,7 +27,8 @@ def restore(image: Image, cfg: AcceleratorConfig) -> tuple[ModelConfig, dict[str
     offsets = section_offsets({name: len(data) for name, data in image.sections.items()})
     parts: dict[str, list[np.ndarray]] = {}
     seen = set()
-    for command in image.program:
+    # What a block of prompt tokens needs is loaded as it is wanted: the same operators once more.
+    for command in image.program[:sweeps(image.program, image.card["entries"]["token"])[-1][1]]:
         name = "head" if command.label == "logits" else command.label.partition("@")[0]
         # Time steps and sweeps repeat operators; the blocks of a wide one differ in where they read.
         block = (name, command["params"], command["address"])

@@ -1,7 +1,7 @@
-"""The program of a model: a boot section of LOADs, and the commands of one token or the sweeps over one text."""
+"""The program of a model: a boot section of LOADs, the commands of one token or the sweeps over one text, and those over a block."""
 
 from ..arch.commands import Attention, Buffer, Command, Memory, Neuron, Opcode, Order, Sink
-from ..arch.config import ATTENTIONS, NEURONS, RESIDUALS, AcceleratorConfig, ModelConfig, ceil_div, require
+from ..arch.config import ATTENTIONS, NEURONS, RESIDUALS, AcceleratorConfig, FitError, ModelConfig, ceil_div, require
 from ..arch.layout import weight_code
 from ..model.tensors import neuron_levels
 from .lower import Lowered
@@ -29,6 +29,12 @@ class Schedule:
                    for t: FIRE in, LINEAR qkv, ATTEND, ..., LINEAR down; SWEEP
         for t: FIRE final; LINEAR head, PICK; SWEEP unless only position 0 is read; HALT
 
+    A decoder with streamed layers has a third section, sweeps over a block of prompt tokens, so that rows are fetched once
+    per block. The matrices of a sweep are loaded behind the resident rows:
+
+        per layer: LOAD qkv, out;  for t: EMBED if it is the first layer; FIRE in, LINEAR qkv, ATTEND, LINEAR out; SWEEP
+                   LOAD up, down;  for t: FIRE mid, LINEAR up, LINEAR down; SWEEP, or HALT behind the last layer
+
     Parameters
     ----------
     config, cfg, lowered, placement
@@ -39,6 +45,8 @@ class Schedule:
         Byte offset of each section of the image.
     trace_dumps : bool
         Follow every command with a DUMP of what it wrote.
+    prefill_block : int
+        Most tokens of a block; 0: no such section. As many residual streams are held for each time step.
 
     Raises
     ------
@@ -47,18 +55,22 @@ class Schedule:
     """
 
     def __init__(self, config: ModelConfig, cfg: AcceleratorConfig, lowered: Lowered, placement: Placement,
-                 parameter_address: dict[str, int], offsets: dict[str, int], *, trace_dumps: bool = False):
+                 parameter_address: dict[str, int], offsets: dict[str, int], *, trace_dumps: bool = False, prefill_block: int = 0):
         self.config, self.cfg, self.lowered, self.placement = config, cfg, lowered, placement
         self.params, self.offsets, self.trace_dumps = parameter_address, offsets, trace_dumps
         self.levels = neuron_levels(config)
         self.width_groups = config.width // cfg.lanes
         self.replace_in, self.add_out, self.replace_mid, self.add_down = RESIDUALS[config.residual]
         self.commands: list[Command] = []
+        #: Residual streams from one time step to the next; words that blocks were loaded to.
+        self._stride, self._loaded = config.context if config.bidirectional else 0, {}
         self._build_boot()
         self.entries = {"boot": 0, "token": len(self.commands)}
         self._build_encoder() if config.bidirectional else self._build_decoder()
         require(len(self.commands) <= cfg.program_words,
                 f"{config.name}: the program has {len(self.commands)} commands, machine {cfg.name!r} holds {cfg.program_words}.")
+        #: Why there are no sweeps over blocks of a prompt; empty where there are.
+        self.no_prefill = self._try_prefill(prefill_block)
 
     @property
     def labels(self) -> list[str]:
@@ -104,6 +116,59 @@ class Schedule:
             self._emit(Opcode.SWEEP, "sweep")
         self._emit(Opcode.HALT, "end")
 
+    def _try_prefill(self, block):
+        """Add the sweeps over a block of prompt tokens; the reason, where there are none."""
+        c, cfg, end = self.config, self.cfg, len(self.commands)
+        if c.bidirectional:
+            return "An encoder reads its texts whole."
+        if not any(name.startswith("layer") for name in self.placement.names):
+            return "No layer is streamed."
+        block = min(block, cfg.residual_slots // c.steps)
+        if block < 2:
+            return f"Blocks take at least two residual streams per time step; machine {cfg.name!r} has {cfg.residual_slots}."
+        self._stride = block
+        try:
+            self._build_prefill()
+            require(len(self.commands) <= cfg.program_words, f"The program would have {len(self.commands)} commands with it, "
+                                                             f"machine {cfg.name!r} holds {cfg.program_words}.")
+        except FitError as error:
+            del self.commands[end:]
+            return str(error)
+        self.entries["prefill"], self.prefill_block = end, block
+        return ""
+
+    def _build_prefill(self):
+        """Sweep by sweep: what a sweep loads lies where the one before it had its rows."""
+        steps = range(self.config.steps)
+        for layer in range(self.config.layers):
+            at, here = f"layer{layer}", 0
+            self._load_rows(f"{at}.qkv", f"{at}.out")
+            for step in steps:
+                if layer == 0:
+                    here = self._embed(step, here)
+                here = self._attention(layer, step, self._project(layer, step, here))
+            self._emit(Opcode.SWEEP, "sweep")
+            self._load_rows(f"{at}.up", f"{at}.down")
+            for step in steps:
+                here = self._feed(layer, step, here)
+            self._emit(*((Opcode.SWEEP, "sweep") if layer + 1 < self.config.layers else (Opcode.HALT, "end of block")))
+        self._loaded = {}
+
+    def _load_rows(self, *matrices):
+        """LOAD the streamed ones of these matrices behind the resident rows."""
+        cfg, word = self.cfg, len(self.placement.resident) // self.cfg.cols
+        self._loaded = {}
+        for name in matrices:
+            for number, block in enumerate(self.lowered.blocks[name] if name in self.placement.names else ()):
+                words = ceil_div(len(block.data), cfg.cols)
+                require(word + words <= cfg.resident_words,
+                        f"{' and '.join(matrices)} would take {word + words} words with the resident rows, machine {cfg.name!r} has "
+                        f"{cfg.resident_words}.")
+                self._emit(Opcode.LOAD, f"load {name}", l_memory=Memory.RESIDENT, l_address=word, l_words=words,
+                           l_offset=self.offsets.get("streamed", 0) + self.placement.addresses[name, number])
+                self._loaded[name, number] = word * 8 // block.bits
+                word += words
+
     # -- parts of a network; each returns the spike buffer written last -----------------------------------------
 
     def _embed(self, step, here):
@@ -127,10 +192,18 @@ class Schedule:
 
     def _mix(self, layer, step, here):
         """Query, keys, values and stream -> stream."""
-        at, here = f"layer{layer}", 1 - here
-        self._attend(layer, step, here)
-        self._write(f"{at}.out", step, here, add=self.add_out)
+        return self._feed(layer, step, self._attention(layer, step, here))
+
+    def _attention(self, layer, step, here):
+        """Query, keys, values and stream -> stream, before the feed-forward part."""
         here = 1 - here
+        self._attend(layer, step, here)
+        self._write(f"layer{layer}.out", step, here, add=self.add_out)
+        return here
+
+    def _feed(self, layer, step, here):
+        """Stream -> stream: the feed-forward part."""
+        at, here = f"layer{layer}", 1 - here
         self._fire(f"{at}.mid", step, here, replace=self.replace_mid)
         self._linear(f"{at}.up", f"{at}.up", step, sink=Sink.SPIKES, src=here, dst=1 - here, **self._neuron(f"{at}.up", step))
         here = 1 - here
@@ -156,8 +229,8 @@ class Schedule:
         self.commands.append(Command(opcode, {k: int(v) for k, v in fields.items() if v}, label))
 
     def _stream(self, step):
-        """A decoder has one residual stream, an encoder one per time step and position."""
-        return {"stream": step * self.config.context if self.config.bidirectional else 0}
+        """A decoder has one residual stream, an encoder (and a block of prompt tokens) one per time step and position."""
+        return {"stream": step * self._stride}
 
     def _kv_base(self, layer, step):
         c, banks = self.config, self.cfg.score_banks
@@ -200,14 +273,15 @@ class Schedule:
     def _linear(self, matrix, operator, step=None, *, opcode=Opcode.LINEAR, params=0, dump=None, head=0, **fields):
         """One command per block; `dump` is the buffer written (the spike buffer dst unless told)."""
         label = operator if step is None else self.config.label(operator, step)
-        streamed = matrix in self.placement.names
+        streamed = matrix in self.placement.names and not any(name == matrix for name, _ in self._loaded)
         section = self.offsets.get("streamed", 0) if streamed else 0
         blocks = self.lowered.blocks[matrix]
         for number, block in enumerate(blocks):
             rows = self.config.vocabulary if opcode == Opcode.EMBED else block.n_in
+            address = section + self._loaded.get((matrix, number), self.placement.addresses[matrix, number])
             self._emit(opcode, label, groups=block.groups, base_group=block.base_group, n_in=rows, tiles=block.tiles,
                        weight_code=weight_code(block.bits), streamed=streamed, order=Order.ROWS if streamed else Order.TILES,
-                       address=section + self.placement.addresses[matrix, number], params=params + block.base_group, head=head, **fields)
+                       address=address, params=params + block.base_group, head=head, **fields)
         buffer = _SPIKES[fields.get("dst", 0)] if dump is None else dump
         self._dump(operator, step or 0, buffer, blocks[-1].base_group + blocks[-1].groups, head)
 

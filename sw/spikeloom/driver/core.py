@@ -9,6 +9,7 @@ from ..arch.commands import TRACED, Opcode
 from ..arch.config import AcceleratorConfig, ModelConfig
 from ..arch.layout import RING_DTYPE, STRIPE_BYTES, TRACE_DTYPE, Image, program_words, stripe
 from ..arch.registers import MAGIC, VERSION, Mode, Reason
+from ..arch.sweeps import Prefill
 from .access import Registers
 from .errors import DeadlineExpired, ForeignBitstream, PromptError, SpikeloomError, WrongKind
 from .faults import fault, report
@@ -47,6 +48,8 @@ class Core:
         self.reason = Reason.NONE
         self._card: dict = {}
         self._buffers: dict[str, object] = {}
+        #: What the device's register of that name holds; unknown so far.
+        self._prefill: Prefill | None | tuple = ()
         self._ended = True
         #: A power of two that no run can exceed, so that no record is overwritten before it is read.
         self._ring_records = 1 << cfg.max_context.bit_length()
@@ -119,10 +122,20 @@ class Core:
         r.write_wide("ring_base", self._buffers["ring"].address)
         r.write("ring_records", self._ring_records)
         r.write("entries", boot=card["entries"]["boot"], token=card["entries"]["token"])
+        self._prefill = ()
+        self._set_prefill(True)
         r.write("limits", vocabulary=model.vocabulary, context=model.context)
         r.write("end_token", id=model.end_token)
         r.write_window("program", program_words(image.sections["program"]))
         return model
+
+    def _set_prefill(self, wanted):
+        """Prompts are read in blocks, if the image has sweeps for them, or token by token."""
+        prefill = Prefill.of(self._card) if wanted else None
+        if prefill != self._prefill:
+            self._prefill = prefill
+            entry, block = prefill or (0, 0)
+            self.registers.write("prefill", entry=entry, block=block)
 
     def _place(self, data):
         """Copy an image into memory; returns where it begins: a block of every port lies there."""

@@ -46,7 +46,7 @@ class Device(Encoding, Core):
     # -- runs -------------------------------------------------------------------------------------------------
 
     def generate(self, prompt_ids, n_new: int, *, temperature: float = 0.0, top_k: int = 0, seed: int = 0, dense: bool = False,
-                 ignore_end: bool = False, trace: bool = False, stop_on_saturation: bool = False) -> Iterator[Token]:
+                 ignore_end: bool = False, trace: bool = False, stop_on_saturation: bool = False, prefill: bool = True) -> Iterator[Token]:
         """Go on with the conversation: read prompt tokens, then make new ones, each yielded as soon as it is known.
 
         Checks happen at the call, before the first token is asked for. Leaving the iterator early stops the device.
@@ -66,6 +66,8 @@ class Device(Encoding, Core):
             Read every row, silent or not: same tokens, more bytes.
         trace : bool
             Record a checksum per command, see `trace_records`.
+        prefill : bool
+            Read the prompt in blocks that share fetched rows, where the image has what that takes: same tokens, fewer bytes.
 
         Raises
         ------
@@ -79,6 +81,7 @@ class Device(Encoding, Core):
             raise ValueError(f"The number of new tokens lies in 1..65535, it is {n_new}.")
         top_k = candidates(top_k)
         self._set_noise(temperature)
+        self._set_prefill(prefill)
         if trace:
             self._prepare_trace(min(self.model.context - self.position, len(prompt) + n_new))
         self._sequence, self._before = list(prompt), self.position

@@ -9,7 +9,7 @@ import numpy as np
 from ..arch.commands import TRACED, Command, Opcode
 from ..arch.layout import Image
 from ..arch.numerics import checksum, noise_table, pick
-from ..arch.sweeps import encode_order
+from ..arch.sweeps import Prefill, encode_order, token_order
 from .device import Device, Token
 
 #: What an operator wrote, by its label.
@@ -60,11 +60,15 @@ class Machine:
     entry: int
     lanes: int
     acc_width: int
+    #: Sweeps over blocks of a prompt, where the program has them, and the model's positions.
+    prefill: Prefill | None = None
+    context: int = 1 << 16
 
     @classmethod
     def of(cls, image: Image, *, lanes: int, acc_width: int) -> "Machine":
         """The machine that runs this image."""
-        return cls(image.program, image.card["entries"]["token"], lanes, acc_width)
+        card = image.card
+        return cls(image.program, card["entries"]["token"], lanes, acc_width, Prefill.of(card), card["model"]["context"])
 
     def covered(self, command: Command, trace: Intermediates) -> np.ndarray:
         """The part of an operator's output that a command writes, padded to whole groups."""
@@ -97,29 +101,34 @@ class Checker:
         What the device runs.
     lanes, acc_width : int
         Of the machine.
+    prefill : bool
+        The prompt is read in blocks where the image has sweeps for them: checksums come in another order.
     sampling
         temperature, top_k and seed, as given to `Device.generate`.
     """
 
     def __init__(self, reference: Reference, image: Image, *, lanes: int, acc_width: int, temperature: float = 0.0,
-                 top_k: int = 0, seed: int = 0):
+                 top_k: int = 0, seed: int = 0, prefill: bool = True):
         self.reference, self.machine = reference, Machine.of(image, lanes=lanes, acc_width=acc_width)
         self._sampling = {}
         if temperature > 0:
             noise = noise_table(temperature, image.card["logit_scale"])
             self._sampling = {"noise": noise, "top_k": top_k, "seed": seed & 0xFFFF_FFFF}
         self.report = Report()
-        self._traces: list[tuple[Intermediates, bool]] = []
+        self._prefill = self.machine.prefill if prefill else None
+        self._n_prompt = 0
+        self._traces: list[Intermediates] = []
         reference.clear()
 
     def follow(self, prompt: list[int], tokens: Iterable[Token]) -> Iterator[Token]:
         """Compare each generated token as it comes, and pass it on."""
+        self._n_prompt = len(prompt)
         for position, token in enumerate(prompt[:-1]):
-            self._traces.append((self.reference.step(token, position, head=False), False))
+            self._traces.append(self.reference.step(token, position, head=False))
         last, position = prompt[-1], len(prompt) - 1
         for token in tokens:
             trace = self.reference.step(last, position)
-            self._traces.append((trace, True))
+            self._traces.append(trace)
             logits = trace["logits"]
             expected = pick(logits, position=position, **self._sampling)
             got = (token.id, token.position, token.logit, token.best_logit)
@@ -135,14 +144,14 @@ class Checker:
         self.machine.compare(self.report, self._ran(), records)
 
     def _ran(self):
-        for position, (trace, head) in enumerate(self._traces):
-            for index in range(self.machine.entry, len(self.machine.program)):
-                if head or not self.machine.program[index]["head"]:
-                    yield index, position, trace
+        machine = self.machine
+        for index, position in token_order(machine.program, machine.entry, self._n_prompt, len(self._traces),
+                                           prefill=self._prefill, room=machine.context):
+            yield index, position, self._traces[position]
 
 
 def verify(device: Device, reference: Reference, prompt: list[int], n_new: int, *, trace: bool = True, temperature: float = 0.0,
-           top_k: int = 0, seed: int = 0, dense: bool = False, ignore_end: bool = True) -> Report:
+           top_k: int = 0, seed: int = 0, dense: bool = False, ignore_end: bool = True, prefill: bool = True) -> Report:
     """Generate from a cleared context and compare with the integer model.
 
     Returns
@@ -152,8 +161,8 @@ def verify(device: Device, reference: Reference, prompt: list[int], n_new: int, 
     """
     device.clear()
     sampling = {"temperature": temperature, "top_k": top_k, "seed": seed}
-    checker = Checker(reference, device.image, lanes=device.cfg.lanes, acc_width=device.cfg.acc_width, **sampling)
-    tokens = device.generate(prompt, n_new, dense=dense, ignore_end=ignore_end, trace=trace, **sampling)
+    checker = Checker(reference, device.image, lanes=device.cfg.lanes, acc_width=device.cfg.acc_width, prefill=prefill, **sampling)
+    tokens = device.generate(prompt, n_new, dense=dense, ignore_end=ignore_end, trace=trace, prefill=prefill, **sampling)
     for _ in checker.follow(prompt, tokens):
         pass
     if trace:

@@ -9,17 +9,20 @@ LEVELED = (Neuron.NI_LIF, Neuron.I_LIF)
 _SHIFT_MAX = 8
 
 
-def check_command(command: Command, cfg: AcceleratorConfig, *, context: int, image_bytes: int, encoding: bool = False) -> ErrorCode:
+def check_command(command: Command, cfg: AcceleratorConfig, *, context: int, image_bytes: int, sweeping: bool = False,
+                  slots: int = 1) -> ErrorCode:
     """NONE, BAD_PROGRAM or BAD_ADDRESS for a command.
 
     Parameters
     ----------
     context : int
-        Positions of the model: the KV region of a layer must hold them, and the residual store those of a time step.
+        Positions of the model: the KV region of a layer must hold them.
     image_bytes : int
         Bound of LOADs; streamed rows are checked as they are read.
-    encoding : bool
-        The run is one of Mode.ENCODE.
+    sweeping : bool
+        The command is part of a sweep: SWEEP is allowed.
+    slots : int
+        Slots of the residual store that it is run for, from its `stream` on.
     """
     opcode = command.opcode
     if opcode in (Opcode.HALT, Opcode.PICK):
@@ -27,14 +30,14 @@ def check_command(command: Command, cfg: AcceleratorConfig, *, context: int, ima
     if opcode == Opcode.LOAD:
         return _check_load(command, cfg, image_bytes)
     if opcode == Opcode.SWEEP:
-        return ErrorCode.NONE if encoding else ErrorCode.BAD_PROGRAM
+        return ErrorCode.NONE if sweeping else ErrorCode.BAD_PROGRAM
     if opcode == Opcode.DUMP:
         bad = command["groups"] == 0 or command["d_buffer"] > max(Buffer)
     elif opcode == Opcode.ATTEND:
         bad = _bad_attend(command, cfg, context)
     else:
         bad = _bad_pass(command, cfg, context)
-    return ErrorCode.BAD_PROGRAM if bad or _bad_stream(command, cfg, context if encoding else 1) else ErrorCode.NONE
+    return ErrorCode.BAD_PROGRAM if bad or _bad_stream(command, cfg, slots) else ErrorCode.NONE
 
 
 def _check_load(c, cfg, image_bytes):
@@ -50,9 +53,8 @@ def memory_shape(memory: Memory, cfg: AcceleratorConfig) -> tuple[int, int]:
     return {Memory.RESIDENT: (cfg.resident_words, cfg.cols), Memory.PARAMETERS: (cfg.parameter_words, cfg.lanes * 8)}[memory]
 
 
-def _bad_stream(c, cfg, positions):
-    """The slots of the residual store that a run touches from `stream` on."""
-    return c.opcode != Opcode.ATTEND and c["stream"] + positions > cfg.residual_slots
+def _bad_stream(c, cfg, slots):
+    return c.opcode != Opcode.ATTEND and c["stream"] + slots > cfg.residual_slots
 
 
 def _bad_tiles(c, cfg):

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..arch.layout import Image
 from ..arch.numerics import pick
+from ..arch.sweeps import sweeps
 from ..driver.device import Device
 from ..driver.verify import Machine, Report
 from .integer_model import IntegerModel
@@ -43,7 +44,7 @@ def measure(device: Device, image: Image, stored: StoredModel, texts: list[str],
             report.check((target, int(logits[target]), best, int(logits[best])), (score.target, score.logit, score.best, score.best_logit),
                          lambda position=position: f"position {position} (target, its logit, best, its logit)")
             nats -= log_probability(logits, target, stored.logit_scale)
-        head = range(machine.entry, len(machine.program))
+        head = range(*sweeps(machine.program, machine.entry)[0])
         machine.compare(report, ((index, position, trace) for position, trace in enumerate(traces) for index in head
                                  if position < len(ids) - 1 or not machine.program[index]["head"]), device.trace_records())
         tokens += len(scores)

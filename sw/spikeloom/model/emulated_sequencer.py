@@ -11,6 +11,7 @@ from ..arch.cycles import SKIPPED, SWEEP_OVERHEAD, TOKEN_OVERHEAD, Border, Sampl
 from ..arch.layout import STRIPE_BYTES, unstripe
 from ..arch.numerics import checksum, pick
 from ..arch.registers import ErrorCode, Mode, Reason, State
+from ..arch.sweeps import Prefill, prompt_blocks
 from .command_check import check_command
 from .emulated_records import HostMemory, Recorder
 from .emulated_registers import RegisterFile
@@ -36,7 +37,8 @@ class Sequencer:
         self.prompt = np.zeros(cfg.max_context + 1, np.int64)
         self.noise = np.zeros(NOISE_ENTRIES, np.int64)
         self.machine = Interpreter(cfg, self._read_image, self.counters)
-        self._commands: dict[int, Command] = {}
+        #: By index, and whether it is part of a block's sweeps: that allows other commands.
+        self._commands: dict[tuple[int, bool], Command] = {}
         self.reset()
 
     def reset(self) -> None:
@@ -89,6 +91,8 @@ class Sequencer:
         self.machine.forget()  # the host may have written to the image
         self._commands.clear()
         self._mode = Mode(get("mode", "run"))
+        entry, block = get("prefill", "entry"), get("prefill", "block")
+        self._prefill, self._in_block = Prefill(entry, block) if entry else None, False
         self.machine.dense = bool(get("mode", "dense"))
         self.machine.image_bytes = get("image_bytes")
         self._run = {Mode.BOOT: self._boot, Mode.ENCODE: self._encode}.get(self._mode, self._tokens)()
@@ -118,7 +122,7 @@ class Sequencer:
         yield  # a generator, like the runs over tokens
 
     def _tokens(self):
-        """The token loop; yields after each token, returns the Reason."""
+        """The token loop; yields after each token, and each position of a block's sweeps; returns the Reason."""
         get, scoring = self.registers.get, self._mode == Mode.SCORE
         n_prompt, n_new, context = get("run", "n_prompt"), get("run", "n_new"), get("limits", "context")
         index, made, picked = 0, 0, self._picked
@@ -131,6 +135,11 @@ class Sequencer:
                 return Reason.COUNT
             if self.position >= context:
                 return Reason.CONTEXT_FULL
+            blocks = [] if scoring else prompt_blocks(n_prompt - index, self._prefill, context - self.position)
+            if blocks:
+                yield from self._block(index, blocks[0])
+                index += blocks[0]
+                continue
             token = self._checked(int(self.prompt[index]) if index < n_prompt else picked)
             last = index + 1 >= n_prompt
             wanted = not last if scoring else last and n_new > 0
@@ -146,6 +155,20 @@ class Sequencer:
                 return Reason.END_TOKEN
             yield
 
+    def _block(self, start, size):
+        """Sweeps over a block of the prompt from that index on; yields after each position of each."""
+        first, base, self._in_block, self._target = self._prefill.entry, self.position, True, None
+        while self._in_block:
+            for place in range(size):
+                self.position = base + place
+                token = self._checked(int(self.prompt[start + place]))
+                end = self._section(first, Place(token, self.position, self.position, place), wanted=False)
+                self.counters["cycles"] += SWEEP_OVERHEAD
+                self.counters["tokens"] += self.opcode == Opcode.HALT
+                yield
+            first, self._in_block = end + 1, self.opcode == Opcode.SWEEP
+        self.position = base + size
+
     def _encode(self):
         """Sweeps over all given tokens; yields after each position of each, returns the Reason."""
         get = self.registers.get
@@ -157,9 +180,9 @@ class Sequencer:
             return Reason.CONTEXT_FULL
         while True:
             token = self._checked(int(self.prompt[self.position]))
-            end = self._section(sweep, Place(token, self.position, n_prompt - 1, encoding=True), wanted=True)
+            end = self._section(sweep, Place(token, self.position, n_prompt - 1, self.position), wanted=True)
             self.counters["cycles"] += SWEEP_OVERHEAD if end > sweep else 0
-            if self._commands[end].opcode == Opcode.HALT:
+            if self.opcode == Opcode.HALT:
                 self.position = 0
                 return Reason.ENCODED
             self.counters["tokens"] += first
@@ -192,7 +215,7 @@ class Sequencer:
                 self._recorded = self.records.tokens > records or index == first and self._recorded
                 return index
             index += 1
-            if command["head"] and not wanted:
+            if command["head"] and not wanted or command.opcode == Opcode.LOAD and at.slot:
                 counters["cycles"] += SKIPPED
                 border.pass_over()
                 continue
@@ -231,19 +254,20 @@ class Sequencer:
     def _fetch(self, index):
         if index >= self.cfg.program_words:
             raise Fault(ErrorCode.BAD_PROGRAM, index)
-        if index not in self._commands:
+        if (index, self._in_block) not in self._commands:
             get = self.registers.get
             words = self.program[index * COMMAND_WORDS:(index + 1) * COMMAND_WORDS]
             try:
                 command = decode(int.from_bytes(words.astype("<u4").tobytes(), "little"))
             except FitError as error:
                 raise Fault(ErrorCode.BAD_PROGRAM, index) from error
-            code = check_command(command, self.cfg, context=get("limits", "context"), image_bytes=get("image_bytes"),
-                                 encoding=self._mode == Mode.ENCODE)
+            context, encoding = get("limits", "context"), self._mode == Mode.ENCODE
+            code = check_command(command, self.cfg, context=context, image_bytes=get("image_bytes"), sweeping=encoding or self._in_block,
+                                 slots=context if encoding else max(1, self._prefill.block) if self._in_block else 1)
             if code != ErrorCode.NONE:
                 raise Fault(code, index)
-            self._commands[index] = command
-        return self._commands[index]
+            self._commands[index, self._in_block] = command
+        return self._commands[index, self._in_block]
 
     def _read_image(self, offset, size):
         if not size:

@@ -32,8 +32,8 @@ class Place:
     position: int = 0
     #: Last position of the text (bidirectional attention).
     last_position: int = 0
-    #: Positions have residual streams of their own.
-    encoding: bool = False
+    #: Place in a sweep: positions of it have residual streams of their own.
+    slot: int = 0
 
 
 class Interpreter:
@@ -91,7 +91,7 @@ class Interpreter:
         return buffers[Buffer(command["d_buffer"])][:command["groups"] * self.cfg.lanes].astype(np.int64)
 
     def _slot(self, c, at):
-        return c["stream"] + at.position * at.encoding
+        return c["stream"] + at.slot
 
     def _channels(self, c):
         """Channels that a pass writes, in a buffer that `base_group` counts in."""

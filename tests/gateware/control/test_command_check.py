@@ -74,7 +74,8 @@ def judge(words, *, encoding):
     async def bench(ctx):
         ctx.set(dut.context, CONTEXT)
         ctx.set(dut.image_bytes, IMAGE_BYTES)
-        ctx.set(dut.encode, encoding)
+        ctx.set(dut.sweeping, encoding)
+        ctx.set(dut.slots, CONTEXT if encoding else 1)
         for word in words:
             ctx.set(dut.command, word)
             await ctx.tick().repeat(CommandCheck.latency)
@@ -90,7 +91,7 @@ def emulated(word, *, encoding):
         command = decode(word)
     except FitError:
         return ErrorCode.BAD_PROGRAM
-    return check_command(command, CFG, context=CONTEXT, image_bytes=IMAGE_BYTES, encoding=encoding)
+    return check_command(command, CFG, context=CONTEXT, image_bytes=IMAGE_BYTES, sweeping=encoding, slots=CONTEXT if encoding else 1)
 
 
 @pytest.mark.parametrize("expected, cases, encoding", [

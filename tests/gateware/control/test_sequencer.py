@@ -4,11 +4,12 @@ import random
 
 import pytest
 
-from spikeloom.arch.commands import Command, Opcode, encode
-from spikeloom.arch.cycles import COMMAND_OVERHEAD, SKIPPED, TOKEN_OVERHEAD
+from spikeloom.arch.commands import Command, Memory, Opcode, encode
+from spikeloom.arch.cycles import COMMAND_OVERHEAD, DISPATCH, SKIPPED, SWEEP_OVERHEAD, TOKEN_OVERHEAD
 from spikeloom.arch.layout import RING_RECORD
 from spikeloom.arch.presets import preset
 from spikeloom.arch.registers import ErrorCode, Mode, Reason, State
+from spikeloom.arch.sweeps import Prefill, block_order, prompt_blocks
 from spikeloom_hw.control.sequencer import Sequencer
 from spikeloom_sim.pysim import simulate
 
@@ -26,6 +27,9 @@ PICK, SWEEP, HALT = Command(Opcode.PICK, {"head": 1}), Command(Opcode.SWEEP, {})
 TOKENS = [HALT, fire(), fire(stream=3, head=1), PICK, HALT]
 SWEEPS = [HALT, fire(), SWEEP, fire(stream=8, head=1), fire(stream=2), SWEEP, PICK, SWEEP, HALT]
 CLASSES = [*SWEEPS[:6], PICK, HALT]
+LOAD = Command(Opcode.LOAD, {"l_memory": Memory.PARAMETERS, "l_words": 1})
+#: After the token section the sweeps over a block; a head does not belong there.
+BLOCKS, PREFILL = [*TOKENS, LOAD, fire(stream=2), SWEEP, fire(), LOAD, fire(stream=1), fire(head=1), HALT], len(TOKENS)
 
 
 def picked(position):
@@ -195,5 +199,82 @@ def test_tokens():
         it.ctx.set(it.dut.clear_context, 0)
         started, records, tokens, reason, _ = await it.run(TOKENS, prompt, Mode.SCORE)
         assert [record[1] for record in records] == [0, 1] and (tokens, reason) == (3, Reason.SCORED)
+
+    bench(test)
+
+
+def expected_of_blocks(prompt, block, position):
+    """What a prompt starts up to its last token, by the text of its definition; tokens that are left; cycles."""
+    started, cycles, index = [], 0, 0
+    for size in prompt_blocks(len(prompt), Prefill(PREFILL, block), CONTEXT - position):
+        started += [(BLOCKS[command].opcode, command, prompt[index + place], position + place, BLOCKS[command]["stream"] + place,
+                     position + place) for command, place in block_order(BLOCKS, PREFILL, size) if not BLOCKS[command]["head"]]
+        # A head is passed over at each place, and so is each LOAD but at the first one, the second behind another command.
+        cycles += 2 * size * SWEEP_OVERHEAD + size * SKIPPED + (size - 1) * (2 * SKIPPED + DISPATCH)
+        position, index = position + size, index + size
+    return started, index, cycles + len(started) * (BUSY + COMMAND_OVERHEAD)
+
+
+@pytest.mark.parametrize("block", [0, 1, 2, 3, 4, 30])
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 7])
+def test_blocks_of_a_prompt(block, length):
+    """Sweep by sweep over each block; LOADs at its first place alone; the prompt's last token through the token section."""
+    prompt = random.Random(10 * block + length).choices(range(VOCABULARY), k=length)
+    registers = {"prefill_entry": PREFILL, "prefill_block": block}
+
+    async def test(it):
+        started, records, tokens, reason, cycles = await it.run(BLOCKS, prompt, Mode.GENERATE, n_new=1, **registers)
+        swept, read, taken = expected_of_blocks(prompt, block, 0)
+        assert started[:len(swept)] == swept and read >= (length - 1 if length > 2 and block > 1 and (length - 1) % block != 1 else 0)
+        assert [entry[1:4] for entry in started[len(swept):]] == [
+            (command, prompt[p], p) for p in range(read, length) for command in ((1, 2, 3) if p == length - 1 else (1,))]
+        assert records == [(picked(length - 1), length - 1)] and (tokens, reason) == (length, Reason.COUNT)
+        alone = length - read
+        assert cycles == taken + alone * TOKEN_OVERHEAD + (len(started) - len(swept)) * (BUSY + COMMAND_OVERHEAD) + len(records) + 2 * (
+            alone - 1) * SKIPPED + 2
+        # Not where the host says so, and not while it scores.
+        assert len((await it.run(BLOCKS, prompt, Mode.GENERATE, clear_context=1, prefill_entry=0))[0]) == length
+        scored = await it.run(BLOCKS, prompt, Mode.SCORE, **registers)
+        assert {entry[1] for entry in scored[0]} <= {1, 2, 3}
+
+    bench(test)
+
+
+def test_blocks_end():
+    """A stop waits for the end of a block; a full context ends one; a second run goes on behind the first."""
+    prompt, registers = [5, 6, 7, 8, 9, 10], {"prefill_entry": PREFILL, "prefill_block": 3}
+
+    async def test(it):
+        for stop_at in (2, 3, 11):
+            started, _, tokens, reason, _ = await it.run(BLOCKS, prompt, Mode.GENERATE, stop_at=stop_at, clear_context=1, **registers)
+            assert started == expected_of_blocks(prompt, 3, 0)[0][:len(started)]
+            assert (len(started), tokens, reason, it.ctx.get(it.dut.position)) == (11, 3, Reason.STOPPED, 3)
+        # Three positions are filled: the context has room for a block of three and one of two.
+        started, _, tokens, reason, _ = await it.run(BLOCKS, prompt + [11], Mode.GENERATE, clear_context=0, **registers)
+        assert started == expected_of_blocks(prompt + [11], 3, 3)[0] and {entry[3] for entry in started} == {3, 4, 5, 6, 7}
+        assert (tokens, reason, it.ctx.get(it.dut.position)) == (5, Reason.CONTEXT_FULL, CONTEXT)
+
+    bench(test)
+
+
+@pytest.mark.parametrize("change, code, position, address", [
+    ({"prompt": [1, 2, VOCABULARY, 3, 4]}, ErrorCode.BAD_TOKEN, 2, VOCABULARY),
+    ({"prefill_block": CFG.residual_slots - 1}, ErrorCode.BAD_PROGRAM, 0, PREFILL + 1),
+    ({"prefill_entry": 2}, ErrorCode.NONE, 0, 0),
+    ({"prefill_entry": CFG.program_words}, ErrorCode.BAD_PROGRAM, 0, CFG.program_words),
+    ({"prefill_entry": len(BLOCKS)}, ErrorCode.BAD_PROGRAM, 0, len(BLOCKS)),
+    ({"watchdog": BUSY}, ErrorCode.WATCHDOG, 0, 0),
+    ({"image_bytes": 16}, ErrorCode.BAD_ADDRESS, 0, PREFILL),
+], ids=["token", "slots", "heads alone", "past the end", "no program", "watchdog", "load"])
+def test_faults_of_blocks(change, code, position, address):
+    """Whatever the host writes there: a fault, or an end."""
+    change = {"prompt": [1, 2, 3, 4, 5], "prefill_entry": PREFILL, "prefill_block": 3} | change
+
+    async def test(it):
+        prompt = change.pop("prompt")
+        reason = (await it.run(BLOCKS, prompt, Mode.GENERATE, **change))[3]
+        dut, get = it.dut, it.ctx.get
+        assert (reason == Reason.FAILED) == (code != ErrorCode.NONE)
+        assert (get(dut.error_code), get(dut.error_position), get(dut.error_address)) == (code, position, address)
 
     bench(test)
