@@ -7,6 +7,7 @@ from spikeloom.arch.layout import read_image, write_image
 from spikeloom.arch.registers import Mode
 from spikeloom.arch.run_cycles import Token, encoding_report, run_report
 from spikeloom.arch.streamed_cycles import MemoryTiming
+from spikeloom.arch.sweeps import Prefill
 from spikeloom.compiler.image import compile_model
 from spikeloom.driver.device import Device
 from spikeloom.model.emulator import Emulator
@@ -24,7 +25,8 @@ def predict(case, image, network, ids, head, **options):
     model = IntegerModel(*network)
     tokens = (Token(model.step(token, position, head=head(position)), token, position, head(position))
               for position, token in enumerate(ids))
-    return run_report(case.machine, image.program, tokens, entry=image.card["entries"]["token"], **options)
+    return run_report(case.machine, image.program, tokens, entry=image.card["entries"]["token"], prefill=Prefill.of(image.card),
+                      room=case.model.context, **options)
 
 
 def check_counters(counters, report):
