@@ -115,13 +115,13 @@ class Top(wiring.Component):
             setattr(self, name, component)
 
     def _build_bus(self, m):
-        """Read channels shared by loader and streamed rows (never busy together), one write channel."""
+        """Read channels shared by loader and streamed rows, which wait for a LOAD that goes on; one write channel."""
         csr, cfg = self.csr, self.cfg
         self._build_managers(m)
         self.image_base = Signal(cfg.address_width)
         m.d.comb += self.image_base.eq(Cat(csr.image_base_lo_value, csr.image_base_hi_value))
         loading = Signal()
-        m.d.comb += loading.eq(self.command.opcode == Opcode.LOAD)
+        m.d.comb += loading.eq(self.loader.busy)
         request, offset = self.reader.i_request, Signal(cfg.address_width)
         for chosen, source in ((loading, self.loader), (~loading, self.rows)):
             with m.If(chosen):
@@ -162,6 +162,7 @@ class Top(wiring.Component):
             seq.prefill_entry.eq(csr.prefill_entry), seq.prefill_block.eq(csr.prefill_block),
             seq.vocabulary.eq(csr.limits_vocabulary), seq.context.eq(csr.limits_context),
             seq.n_prompt.eq(csr.run_n_prompt), seq.n_new.eq(csr.run_n_new), seq.end_token.eq(csr.end_token_id),
+            seq.loading.eq(self.loader.busy), seq.load_fault.eq(self.loader.busy & self.reader.error.valid),
             seq.watchdog.eq(csr.watchdog_value), seq.image_bytes.eq(csr.image_bytes_value),
         ]
         go = {opcode: seq.go[opcode] for opcode in Opcode}

@@ -7,6 +7,10 @@ model; bounds come from the integer model's spikes; the cycle model must predict
 outstanding reads, which the measurement checks; `stream_peak_fraction` is the bytes that came per cycle from the first to
 the last beat of each stretch, over what the ports could carry.
 
+`prefill_2_ports` reads a prompt of 128 tokens in blocks of 16 on the same machine and compares every token and every command's
+checksum with the integer model, which knows nothing of blocks; its time is that up to the first token written, and the decoding
+it is set against is that of `sparse_2_ports`.
+
     python -m spikeloom_sim.streamed
 """
 
@@ -24,6 +28,7 @@ from spikeloom.arch.layout import Image, read_image, write_image
 from spikeloom.arch.presets import SHAPES, preset
 from spikeloom.arch.run_cycles import RunReport, Token, run_report
 from spikeloom.arch.streamed_cycles import MemoryTiming
+from spikeloom.arch.sweeps import Prefill, sweeps
 from spikeloom.compiler.image import compile_model
 from spikeloom.driver.device import Device
 from spikeloom.driver.verify import verify
@@ -36,6 +41,8 @@ from .versions import versions
 
 EVIDENCE = "[sim]"
 PROMPT, NEW_TOKENS, SEED = [1, 2], 2, 1
+#: Tokens of the prompt that is read in blocks, and of a block.
+LONG_PROMPT, BLOCK = 128, 16
 #: What a Zynq-7000's memory port adds to the DRAM, and the reads that it has open.
 LATENCY, OUTSTANDING = 40, 8
 
@@ -65,7 +72,7 @@ class Bench:
 
     def image(self, cfg: AcceleratorConfig) -> Image:
         """The network for a machine."""
-        return read_image(write_image(compile_model(self.config, self.tensors, cfg, logit_scale=50.0, streamed="all")))
+        return read_image(write_image(compile_model(self.config, self.tensors, cfg, logit_scale=50.0, streamed="all", prefill_block=BLOCK)))
 
     def measure(self, ports: int, *, dense: bool = False, dram: Dram | None = Dram(), latency: int = LATENCY,
                 outstanding: int = OUTSTANDING, new_tokens: int = NEW_TOKENS) -> dict:
@@ -87,7 +94,7 @@ class Bench:
             seconds = time.process_time() - began
             counters, after, episodes = device.counters(), transport.statistics, transport.episodes[skip:]
         timing = MemoryTiming(latency=latency, outstanding=outstanding, dram=dram, seed=self.seed)
-        predicted = self.predict(cfg, image, PROMPT + [token.id for token in report.tokens[:-1]], dense=dense, memory=timing)
+        predicted = self.predict(cfg, image, PROMPT, report.tokens, dense=dense, memory=timing)
         if len(episodes) != self._streamed_commands(image, len(report.tokens)):
             raise RuntimeError(f"{len(episodes)} stretches of reads are not one per streamed command.")
         beats = sum(episode.beats for episode in episodes)
@@ -112,18 +119,42 @@ class Bench:
             "simulated_cycles_per_cpu_second": round(counters["cycles"] / max(1e-9, seconds)),
         }
 
-    def predict(self, cfg: AcceleratorConfig, image: Image, ids: list[int], *, dense: bool = False, memory: MemoryTiming) -> RunReport:
-        """The cycle model's report of the same run."""
-        model = IntegerModel(self.config, self.tensors)
-        tokens = (Token(model.step(token, position, head=position >= len(PROMPT) - 1), token, position, position >= len(PROMPT) - 1)
-                  for position, token in enumerate(ids))
-        return run_report(cfg, image.program, tokens, entry=image.card["entries"]["token"], dense=dense, memory=memory)
+    def measure_prefill(self, length: int = LONG_PROMPT, *, dram: Dram | None = Dram()) -> dict:
+        """Read a prompt in blocks on the Verilated machine and compare."""
+        cfg = machine_of(2, self.machine)
+        image, model = self.image(cfg), IntegerModel(self.config, self.tensors)
+        prompt = [(37 * place + self.seed) % self.config.vocabulary for place in range(length)]
+        with Device(open_machine(cfg, memory=Memory(latency=LATENCY, outstanding=OUTSTANDING, dram=dram), seed=self.seed), cfg,
+                    deadline_s=3600) as device:
+            device.load(image)
+            device.clear_counters()
+            report = verify(device, model, prompt, 1)
+            counters = device.counters()
+        timing = MemoryTiming(latency=LATENCY, outstanding=OUTSTANDING, dram=dram, seed=self.seed)
+        predicted = self.predict(cfg, image, prompt, report.tokens, memory=timing)
+        return {
+            "evidence": EVIDENCE, "ports": cfg.ports, "prompt": length, "block": image.card["prefill"]["block"],
+            "compared": report.compared, "mismatches": report.mismatches,
+            "first_mismatch": report.first, "cycles_per_token": round(counters["cycles"] / length, 1),
+            "bytes_read_per_token": round(counters["bytes_bus_read"] / length, 1),
+            "cycles_counted": counters["cycles"], "cycles_predicted": predicted.cycles,
+            "prediction_error": round(predicted.cycles / counters["cycles"] - 1, 5),
+        }
+
+    def predict(self, cfg: AcceleratorConfig, image: Image, prompt: list[int], made: list, *, dense: bool = False,
+                memory: MemoryTiming) -> RunReport:
+        """The cycle model's report of the same run: its prompt, and the tokens made."""
+        model, heads = IntegerModel(self.config, self.tensors), len(prompt) - 1
+        tokens = (Token(model.step(token, position, head=position >= heads), token, position, position >= heads)
+                  for position, token in enumerate(prompt + [token.id for token in made[:-1]]))
+        return run_report(cfg, image.program, tokens, entry=image.card["entries"]["token"], dense=dense, memory=memory,
+                          prefill=Prefill.of(image.card))
 
     @staticmethod
     def _streamed_commands(image, made):
         """Commands that read rows, over a run that makes so many tokens."""
-        program = image.program[image.card["entries"]["token"]:]
-        streamed = [command for command in program if command.opcode in (Opcode.EMBED, Opcode.LINEAR) and command["streamed"]]
+        (first, end), = sweeps(image.program, image.card["entries"]["token"])
+        streamed = [command for command in image.program[first:end] if command.opcode in (Opcode.EMBED, Opcode.LINEAR) and command["streamed"]]
         return sum((made if command["head"] else len(PROMPT) + made - 1) for command in streamed)
 
 
@@ -135,6 +166,10 @@ def measure(*, bench: Bench | None = None, progress=print) -> dict:
             name = f"{'dense' if dense else 'sparse'}_{ports}_port{'s' if ports > 1 else ''}"
             progress(f"Running {name} on the Verilated machine.")
             runs[name] = bench.measure(ports, dense=dense)
+    progress(f"Reading a prompt of {LONG_PROMPT} tokens in blocks.")
+    prefill = bench.measure_prefill()
+    prefill["prefill_over_decode"] = round(runs["sparse_2_ports"]["cycles_per_token"] / prefill["cycles_per_token"], 3)
+    runs["prefill_2_ports"] = prefill
     cfg, dram = machine_of(2), Dram()
     return {
         "evidence": EVIDENCE, "shape": bench.config.name, "seed": bench.seed,
@@ -155,8 +190,12 @@ def main(arguments: list[str] | None = None) -> int:
     options.out.write_text(json.dumps({"command": command, "protocol": protocol} | result, indent=2) + "\n", encoding="utf-8")
     runs = [run for run in result.values() if isinstance(run, dict) and "prediction_error" in run]
     for run in runs:
-        print(f"{run['ports']} port(s), {'dense' if run['dense'] else 'sparse'}: {run['cycles_per_token']:,.0f} cycles per token, "
-              f"{run['streamed_over_bound']:.3f} of the bound, {run['stream_peak_fraction']:.1%} of the ports' peak.")
+        about = f"{run['ports']} port(s), {run['cycles_per_token']:,.0f} cycles per token"
+        if "block" in run:
+            print(f"{about}, prompt in blocks of {run['block']}: {run['prefill_over_decode']} times the tokens of writing.")
+        else:
+            print(f"{about}, {'dense' if run['dense'] else 'sparse'}: {run['streamed_over_bound']:.3f} of the bound, "
+                  f"{run['stream_peak_fraction']:.1%} of the ports' peak.")
     return int(result["mismatches"] > 0 or any(abs(run["prediction_error"]) > 0.02 for run in runs))
 
 

@@ -9,13 +9,14 @@ import pytest
 from spikeloom.arch.commands import Opcode, Sink
 from spikeloom.arch.config import FitError
 from spikeloom.arch.layout import read_image, row_bytes, write_image
-from spikeloom.arch.presets import PRESETS, preset
+from spikeloom.arch.presets import PRESETS, SHAPES, preset
 from spikeloom.arch.sweeps import Prefill, sweeps
 from spikeloom.compiler import compile_model
 from spikeloom.compiler.lower import padded_logit
 from spikeloom.compiler.restore import restore
 from spikeloom.model.integer_model import tensor_shapes
 from spikeloom.model.random_model import TINY, random_model
+from spikeloom_sim.bench.shapes import program_of
 
 drawn = cache(random_model)
 TINY_MACHINE = preset("tiny")
@@ -49,28 +50,32 @@ def test_the_program_of_a_token():
     assert final["dst"] == logits["src"] == 2 and program[entries["token"]]["sink"] == Sink.SET
 
 
-def test_the_sweeps_over_a_block():
-    """Per layer two sweeps that load what they read, each matrix behind the one before; slots of every time step side by side."""
+@pytest.mark.parametrize("ahead", [False, True], ids=["in turn", "ahead"])
+def test_the_sweeps_over_a_block(ahead):
+    """Per layer two sweeps and their LOADs, each matrix behind the one before; slots of every time step side by side."""
     config = replace(TINY, weight_bits=4, neuron="lif_hard", steps=2, **dict.fromkeys(
         ("level_in", "level_v", "level_attn", "level_mid", "level_hidden", "level_final"), 1))
-    image = build(config, streamed={"layer0.qkv", "layer0.up", "layer1.down"}, prefill_block=5)
+    image = build(config, streamed={"layer0.qkv", "layer0.up", "layer1.down"}, prefill_block=5, prefill_ahead=ahead)
     program, entry = image.program, image.card["entries"]["prefill"]
     assert image.card["prefill"] == {"block": 5} and program[entry - 1].label == "end"
     labels = [[c.label.partition("@")[0] for c in program[first:end]] for first, end in sweeps(program, entry)]
     mix, feed = ["in", "qkv", "attn", "out"], ["mid", "up", "down"]
 
     def layer(number, part):
-        return [f"layer{number}.{kind}" for kind in part]
+        return 2 * [f"layer{number}.{kind}" for kind in part]
 
-    assert labels == [["load layer0.qkv", *(2 * ["embed", *layer(0, mix)])], ["load layer0.up", *(2 * layer(0, feed))],
-                      2 * layer(1, mix), ["load layer1.down", *(2 * layer(1, feed))]]
+    up, down = ["load layer0.up"], ["load layer1.down"]
+    assert labels == [["load layer0.qkv", "embed", "embed"], ahead * up + layer(0, mix), (not ahead) * up + layer(0, feed),
+                      ahead * down + layer(1, mix), (not ahead) * down + layer(1, feed)]
     taken = len(image.sections["resident"]) // TINY_MACHINE.cols
     loads = [c for c in program[entry:] if c.opcode == Opcode.LOAD]
-    assert [load["l_address"] for load in loads] == [taken] * 3
+    size = loads[0]["l_words"]
+    assert [load["l_address"] for load in loads] == [taken, taken + ahead * size, taken + ahead * size]
+    assert [load["l_ahead"] for load in loads] == [0, ahead, ahead]
     for load in loads:
         linear = next(c for c in program[entry:] if c.label == load.label.removeprefix("load ") + "@0")
         start, words = load["l_offset"], load["l_words"]
-        assert not linear["streamed"] and linear["address"] == 2 * taken
+        assert not linear["streamed"] and linear["address"] == 2 * load["l_address"]
         streamed = next(c for c in program[:entry] if c.label == linear.label)
         assert streamed["streamed"] and streamed["address"] == start and words * TINY_MACHINE.cols >= streamed["n_in"] * row_bytes(
             streamed["tiles"], 4, TINY_MACHINE)
@@ -78,10 +83,34 @@ def test_the_sweeps_over_a_block():
     assert not any(c["head"] for c in program[entry:])
 
 
+def test_sweeps_take_turns_where_words_are_scarce():
+    """Two regions need the rows of two sweeps, one region those of the larger one."""
+    images = {words: build(streamed="all", machine=replace(TINY_MACHINE, resident_words=words)) for words in (255, 256)}
+    assert [any(c["l_ahead"] for c in image.program) for image in images.values()] == [False, True]
+    assert all("block" in image.card["prefill"] for image in images.values())
+
+
+def test_large_blocks_share_a_load():
+    """What follows one another in memory is loaded in one run, a small gap up to the next page with it."""
+    image = program_of(SHAPES["d288"], preset("d288"))
+    program, entry = image.program, image.card["entries"]["prefill"]
+    loads = [c for c in program[entry:] if c.opcode == Opcode.LOAD]
+    assert len(loads) == 2 * SHAPES["d288"].layers and loads[0].label == "load layer0.qkv and layer0.out"
+    assert [bool(load["l_ahead"]) for load in loads] == [False] + [True] * (len(loads) - 1)
+    spans = [range(load["l_address"], load["l_address"] + load["l_words"]) for load in loads]
+    assert all(set(a).isdisjoint(b) for a, b in zip(spans, spans[1:]))
+    tokens = {(c.label, c["base_group"]): c for c in program[:entry] if c.opcode == Opcode.LINEAR}
+    for (first, end), load in zip(sweeps(program, entry)[1:], loads):
+        for c in program[first:end]:
+            if c.opcode == Opcode.LINEAR:
+                within = tokens[c.label, c["base_group"]]["address"] - load["l_offset"]
+                assert within >= 0 and c["address"] == 2 * load["l_address"] + within * 2 // preset("d288").cols
+
+
 @pytest.mark.parametrize("options, machine, why", [
     ({"streamed": "none"}, {}, "No layer is streamed."), ({"streamed": {"embed", "head"}}, {}, "No layer is streamed."),
     ({"streamed": "all"}, {"residual_slots": 1}, "has 1."), ({"streamed": "all", "prefill_block": 0}, {}, "at least two"),
-    ({"streamed": "all"}, {"program_words": 30}, "have 48 commands with it, machine 'tiny' holds 30"),
+    ({"streamed": "all"}, {"program_words": 30}, "have 49 commands with it, machine 'tiny' holds 30"),
     ({"streamed": "all"}, {"resident_words": 100}, "layer0.qkv and layer0.out would take 128 words"),
 ], ids=["resident", "embedding", "slots", "off", "program", "words"])
 def test_why_there_are_no_sweeps_over_blocks(options, machine, why):

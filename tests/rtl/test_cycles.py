@@ -39,7 +39,8 @@ def compare(case, open_device, streamed, timing, dense=False):
     """(cycles counted, cycles predicted) of a generation and of the same text scored, or of every text encoded."""
     print(f"seed {case.seed}: {case}")
     network = case.network()
-    image = read_image(write_image(compile_model(*network, case.machine, logit_scale=LOGIT_SCALE, streamed=streamed)))
+    image = read_image(write_image(compile_model(*network, case.machine, logit_scale=LOGIT_SCALE, streamed=streamed,
+                                                 prefill_ahead=False)))
     memory = Memory(latency=timing.latency, rate=timing.rate, outstanding=timing.outstanding)
     device, _ = open_device(case.machine.name, memory=memory)
     device.load(image)
@@ -107,7 +108,7 @@ def test_a_slow_memory_is_predicted_within_two_parts_in_a_thousand(case, rate, o
 
 @pytest.mark.parametrize("case", [CASES[9], SYSTEM_CASES[2], SYSTEM_CASES[5], SYSTEM_CASES[6]], ids=str)
 def test_the_emulator_counts_the_same_cycles(case, open_device):
-    image = compile_model(*case.network(), case.machine, logit_scale=LOGIT_SCALE, streamed=case.streamed)
+    image = compile_model(*case.network(), case.machine, logit_scale=LOGIT_SCALE, streamed=case.streamed, prefill_ahead=False)
     seen = []
     for device in (open_device(case.machine.name)[0], Device(Emulator(case.machine), case.machine)):
         device.load(image)

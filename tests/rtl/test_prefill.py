@@ -45,8 +45,9 @@ def network(name):
     return random_model(len(name), NETWORKS[name][0])
 
 
-def image_of(name):
-    image = compile_model(*network(name), CFG, logit_scale=50.0, streamed=NETWORKS[name][1], prefill_block=BLOCK)
+def image_of(name, ahead=True):
+    image = compile_model(*network(name), CFG, logit_scale=50.0, streamed=NETWORKS[name][1], prefill_block=BLOCK, prefill_ahead=ahead)
+    assert any(command["l_ahead"] for command in image.program) == ahead
     assert image.card["prefill"] == {"block": BLOCK}
     return image
 
@@ -63,10 +64,12 @@ def predicted(name, image, prompt, made, timing, **options):
                       room=TINY.context, **options)
 
 
+@pytest.mark.parametrize("ahead", [False, True], ids=["in turn", "ahead"])
 @pytest.mark.parametrize("dense", [False, True], ids=["events", "dense"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_blocks_give_the_same_bits_in_the_predicted_cycles(name, dense, open_device):
-    image, timing = image_of(name), MemoryTiming(latency=40)
+def test_blocks_give_the_same_bits_in_the_predicted_cycles(name, dense, ahead, open_device):
+    """To the cycle; where LOADs go on behind other commands within 2%."""
+    image, timing = image_of(name, ahead), MemoryTiming(latency=40)
     device, _ = open_device("tiny", memory=Memory(latency=timing.latency, outstanding=timing.outstanding))
     emulated = Device(Emulator(CFG), CFG)
     for it in (device, emulated):
@@ -84,7 +87,9 @@ def test_blocks_give_the_same_bits_in_the_predicted_cycles(name, dense, open_dev
             counted.append(it.counters())
         at_24 = predicted(name, image, text(length), report.tokens, None, dense=dense)
         at_40 = predicted(name, image, text(length), report.tokens, timing, dense=dense)
-        assert (counted[0]["cycles"], counted[1]["cycles"]) == (at_40.cycles, at_24.cycles), length
+        print(length, counted[0]["cycles"], at_40.cycles)
+        assert counted[1]["cycles"] == at_24.cycles
+        assert abs(counted[0]["cycles"] - at_40.cycles) <= (0.02 * at_40.cycles if ahead else 0), length
         for key in COUNTED[1:]:
             assert counted[0][key] == counted[1][key], key
         assert (at_40.tokens, at_40.event_tiles, at_40.row_bytes) == tuple(
@@ -130,7 +135,7 @@ def run(device, prompt, n_new, *, stop_after=None):
 @pytest.mark.parametrize("extra", [0, 1, 2, BLOCK, BLOCK + 1])
 def test_a_full_context_ends_a_block(extra, open_device):
     """Of a prompt that is longer than the context, what fits is read, as it is token by token."""
-    image, prompt = image_of("int8"), text(TINY.context + extra)
+    image, prompt = image_of("int8", ahead=False), text(TINY.context + extra)
     device, _ = open_device("tiny")
     seen = []
     for it in (device, Device(Emulator(CFG), CFG)):

@@ -24,7 +24,7 @@ class Loader(wiring.Component):
     Members
     -------
     start : In(1)
-        Begin; the job below stays until `done`.
+        Begin the job below.
     offset, memory, address, words : In
         Byte offset in memory, `arch.commands.Memory`, first word, number of words (at least one).
     o_request, i_beat : streams
@@ -33,6 +33,8 @@ class Loader(wiring.Component):
         Write strobes, with `w_address` and `w_data` (low bits for the narrower memory).
     done : Out(1)
         One cycle, after the last word.
+    busy : Out(1)
+        From the cycle after `start` up to that before `done`.
 
     Latency
     -------
@@ -53,7 +55,7 @@ class Loader(wiring.Component):
             "o_request": Out(stream.Signature(request_layout(cfg.address_width))),
             "i_beat": In(stream.Signature(beat_layout(cfg.bus_width))),
             "w_resident": Out(1), "w_parameters": Out(1), "w_address": Out(20), "w_data": Out(self.word_width),
-            "done": Out(1),
+            "done": Out(1), "busy": Out(1),
         })
 
     def elaborate(self, platform):
@@ -63,7 +65,6 @@ class Loader(wiring.Component):
         parameters = Signal()
         beats = Signal(bits_for(most))
         m.d.comb += [
-            parameters.eq(self.memory == Memory.PARAMETERS),
             beats.eq(Mux(parameters, self.parameter_beats, self.resident_beats)),
         ]
         wanted, written, asked = Signal(20), Signal(20), Signal(range(LOAD_WORDS + 1))
@@ -95,8 +96,8 @@ class Loader(wiring.Component):
         with m.If(write):
             m.d.sync += self.w_address.eq(self.w_address + 1)
             with m.If(written == 0):
-                m.d.sync += self.done.eq(1)
+                m.d.sync += [self.done.eq(1), self.busy.eq(0)]
         with m.If(self.start):
             m.d.sync += [wanted.eq(self.words), written.eq(self.words), request.payload.address.eq(self.offset),
-                         self.w_address.eq(self.address), count.eq(0)]
+                         self.w_address.eq(self.address), count.eq(0), parameters.eq(self.memory == Memory.PARAMETERS), self.busy.eq(1)]
         return m

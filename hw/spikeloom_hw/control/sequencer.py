@@ -19,8 +19,9 @@ class Sequencer(wiring.Component):
     GENERATE and SCORE run the token section once per token; ENCODE runs each of its sweeps (up to a SWEEP) once per
     position before the next one, from position 0, and forgets the context at its end. GENERATE reads a prompt in blocks
     where the program has sweeps for that: each runs for all tokens of a block before the next one, the last up to a HALT.
-    A LOAD in a sweep runs for its first position alone. Touches no weights, spikes or sums. One command runs at a time;
-    each unit answers a start pulse with a done pulse.
+    A LOAD in a sweep runs for its first position alone. Touches no weights, spikes or sums. One command runs at a time,
+    but for a LOAD with `l_ahead`, for which the next LOAD and the end of the section or sweep wait; each unit answers a start
+    pulse with a done pulse.
 
     Parameters
     ----------
@@ -57,6 +58,10 @@ class Sequencer(wiring.Component):
         Start pulse, one bit per opcode.
     unit_done : In(1)
         The unit of the running command is done; of one that the unit began by itself, from the cycle of `go` on or later.
+    loading : In(1)
+        A LOAD is not done.
+    load_fault : In(1)
+        The fault of this cycle is that of the LOAD.
     first_logits : Out(1)
         Pulse before the first logits of a token.
     picked, picked_logit, best_id, best_logit, target_logit : In
@@ -92,6 +97,7 @@ class Sequencer(wiring.Component):
             "next_command": Out(COMMAND_BITS), "next_valid": Out(1), "take": Out(1), "record_free": Out(1),
             "token": Out(16), "position": Out(16), "target": Out(16), "last_position": Out(16),
             "go": Out(len(Opcode)), "unit_done": In(1), "first_logits": Out(1),
+            "loading": In(1), "load_fault": In(1),
             "picked": In(16), "picked_logit": In(logit), "best_id": In(16), "best_logit": In(logit), "target_logit": In(logit),
             "o_token": Out(stream.Signature(8 * RING_RECORD.size)), "o_trace": Out(stream.Signature(8 * TRACE_RECORD.size)),
             "checksum": In(32), "flushed": In(1),
@@ -122,8 +128,12 @@ class Sequencer(wiring.Component):
         self._elapsed = Signal(32)
         self._own_fault, self._own_code, self._own_address = Signal(), Signal(4), Signal(32)
         #: Index of the command that a fault of this cycle belongs to.
-        self._at_fault = Signal(12)
-        m.d.comb += self._at_fault.eq(self.command_index)
+        self._at_fault, self._position_at_fault = Signal(12), Signal(16)
+        #: Of the last LOAD.
+        self._load_index, self._load_position = Signal(12), Signal(16)
+        m.d.comb += [self._at_fault.eq(self.command_index), self._position_at_fault.eq(self.position)]
+        with m.If(self.load_fault):
+            m.d.comb += [self._at_fault.eq(self._load_index), self._position_at_fault.eq(self._load_position)]
         self._build_records(m)
         with m.If(self.busy):
             m.d.sync += self._elapsed.eq(self._elapsed + 1)
@@ -190,7 +200,13 @@ class Sequencer(wiring.Component):
         done_before, unit_done = Signal(), Signal()
         m.d.comb += unit_done.eq(self.unit_done | done_before)
         plain = Signal()
-        m.d.comb += plain.eq(self.next_valid & (command.opcode != Opcode.HALT) & (command.opcode != Opcode.SWEEP))
+        # What waits for a LOAD that goes on; a sweep waits at its end.
+        waits, ahead = Signal(), Signal()
+        m.d.comb += [
+            waits.eq(self.loading & ((command.opcode == Opcode.LOAD) & ~self._skip | (command.opcode == Opcode.HALT) & ~in_block)),
+            ahead.eq((opcode == Opcode.LOAD) & fields_of(self.command).l_ahead),
+            plain.eq(self.next_valid & ~waits & (command.opcode != Opcode.HALT) & (command.opcode != Opcode.SWEEP)),
+        ]
 
         def take():
             """Make the fetched command the one being run."""
@@ -253,7 +269,7 @@ class Sequencer(wiring.Component):
                     m.d.sync += self.command_index.eq(fetch.index)
                     m.d.comb += [self._own_fault.eq(1), self._own_code.eq(fetch.code), self._own_address.eq(fetch.index),
                                  self._at_fault.eq(fetch.index)]
-                with m.Elif(fetch.valid):
+                with m.Elif(fetch.valid & ~waits):
                     take()
                     m.next = "START"
                     with m.If(command.opcode == Opcode.HALT):
@@ -274,8 +290,10 @@ class Sequencer(wiring.Component):
                 with m.If(~self._trace_stuck):
                     m.d.comb += self.go.bit_select(opcode, 1).eq(1)
                     m.next = "RUN"
+                    with m.If(opcode == Opcode.LOAD):
+                        m.d.sync += [self._load_index.eq(self.command_index), self._load_position.eq(self.position)]
             with m.State("RUN"):
-                with m.If(unit_done):
+                with m.If(unit_done | ahead):
                     m.d.sync += done_before.eq(0)
                     m.d.comb += self.command_done.eq(1)
                     m.next = "DISPATCH"
@@ -299,16 +317,17 @@ class Sequencer(wiring.Component):
                     with m.If((self.picked == self.end_token) & ~self.ignore_end):
                         finish(Reason.END_TOKEN)
             with m.State("SWEEP"):
-                m.d.comb += self.token_done.eq(Mux(in_block, halted, first_sweep))
-                m.d.sync += [self.position.eq(self.position + 1), self._index.eq(self._index + 1),
-                             self._place.eq(self._place + 1), self._first.eq(0)]
-                with m.If(last_of_sweep):
-                    m.d.sync += [self._place.eq(0), self._first.eq(1), entry.eq(self.command_index + 1), first_sweep.eq(0)]
-                    with m.If(in_block & halted):
-                        m.d.sync += in_block.eq(0)
-                    with m.Else():
-                        m.d.sync += [self.position.eq(base_position), self._index.eq(base_index)]
-                m.next = "NEXT"
+                with m.If(~(last_of_sweep & self.loading)):
+                    m.d.comb += self.token_done.eq(Mux(in_block, halted, first_sweep))
+                    m.d.sync += [self.position.eq(self.position + 1), self._index.eq(self._index + 1),
+                                 self._place.eq(self._place + 1), self._first.eq(0)]
+                    m.next = "NEXT"
+                    with m.If(last_of_sweep):
+                        m.d.sync += [self._place.eq(0), self._first.eq(1), entry.eq(self.command_index + 1), first_sweep.eq(0)]
+                        with m.If(in_block & halted):
+                            m.d.sync += in_block.eq(0)
+                        with m.Else():
+                            m.d.sync += [self.position.eq(base_position), self._index.eq(base_index)]
             with m.State("FLUSH"):
                 with m.If(self.flushed & ~self.o_token.valid & ~self.o_trace.valid & ~self._trace_wait):
                     m.d.comb += self.finished.eq(1)
@@ -334,7 +353,8 @@ class Sequencer(wiring.Component):
         with m.If((code != 0) & ~self._failed):
             # Kept: with its last result a command makes way for the next one.
             m.d.sync += [self._failed.eq(1), self.error_code.eq(code), self.error_address.eq(address),
-                         self.error_command.eq(self._at_fault), self.error_position.eq(self.position), self.reason.eq(Reason.FAILED)]
+                         self.error_command.eq(self._at_fault), self.error_position.eq(self._position_at_fault),
+                         self.reason.eq(Reason.FAILED)]
             m.d.comb += self.finished.eq(1)
         with m.If(self._failed):
             m.d.comb += [self.state.eq(State.ERROR), self.finished.eq(self.start)]

@@ -51,7 +51,7 @@ class RowSource(wiring.Component):
     image_bytes : In(32)
         A streamed row that ends beyond is outside.
     l_en, l_address, l_data : In
-        Loader's write port: a word of `cols` bytes; not while events come.
+        Loader's write port: a word of `cols` bytes. Resident rows wait for that cycle.
     i : In(stream.Signature(event_layout(cfg)))
         Events.
     o : Out(stream.Signature(weights_layout(cfg)))
@@ -132,8 +132,8 @@ class RowSource(wiring.Component):
         self.pair = Signal(data.StructLayout({"closes": 1, "both": 1, "level_b": event["level"].shape().width, "field_b": 2}))
         index, word, outside = self._locate(m, event.row, ~event.marker)
         m.d.comb += [
-            step.eq(~answer.valid | self.o.ready),
-            read.eq(step & self.i.valid & ~self.l_en),
+            step.eq((~answer.valid | self.o.ready) & ~self.l_en),
+            read.eq(step & self.i.valid),
             shared.eq(Mux(self.l_en, self.l_address, word)),
         ]
         if pairs:
@@ -151,6 +151,8 @@ class RowSource(wiring.Component):
             if pairs:
                 port = words.read_port()
                 m.d.comb += [port.addr.eq(word_b[:address_bits]), port.en.eq(read & event.both), self.word_b[low:high].eq(port.data)]
+        with m.If(self.l_en & self.o.ready):
+            m.d.sync += answer.valid.eq(0)
         with m.If(step):
             m.d.sync += [
                 answer.valid.eq(self.i.valid & ~self.streamed),

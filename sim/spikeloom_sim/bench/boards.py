@@ -13,6 +13,7 @@ from spikeloom.arch.dram import Dram
 from spikeloom.arch.presets import SHAPES
 from spikeloom.arch.run_cycles import run_report
 from spikeloom.arch.streamed_cycles import MemoryTiming
+from spikeloom.arch.sweeps import Prefill
 
 from .shapes import forced_tokens, machine_for, program_of, table_bytes
 
@@ -22,6 +23,8 @@ SUSTAINED = 0.75
 LATENCY, OUTSTANDING = 40, 8
 #: Tokens whose spikes are drawn; seed.
 TOKENS, SEED = 4, 1
+#: Tokens of a prompt, and of its blocks; the first block size is the one of the goal.
+PROMPT, BLOCKS = 128, (16, 4, 8, 32, 64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,14 +97,22 @@ def speed(board: Board, rates: Mapping[str, float]) -> dict:
 
 
 def prefill(board: Board, rates: Mapping[str, float]) -> dict:
-    """Reading a prompt against writing: tokens of a prompt go one by one, but without the head."""
+    """Reading a prompt, up to the first token written, against writing: tokens per second over those of decoding.
+
+    In blocks of each of `BLOCKS` tokens, and one by one (`0`), where only the head is saved.
+    """
     shape, cfg = board.shape, machine(board)
     image, memory = program_of(shape, cfg), timing(board, cfg)
-    cycles = {}
-    for name, head in (("decode", True), ("prefill", False)):
-        tokens = (it._replace(head=head) for it in forced_tokens(shape, rates, TOKENS, SEED))
-        cycles[name] = run_report(cfg, image.program, tokens, entry=image.card["entries"]["token"], memory=memory).cycles_per_token
-    return {"value": cycles["decode"] / cycles["prefill"], "cycles_per_token": {name: round(count) for name, count in cycles.items()}}
+    options = {"entry": image.card["entries"]["token"], "memory": memory}
+    decode = run_report(cfg, image.program, forced_tokens(shape, rates, TOKENS, SEED), **options).cycles_per_token
+    prompt = [it._replace(position=place, head=place == PROMPT - 1)
+              for place, it in enumerate(forced_tokens(shape, rates, PROMPT, SEED))]
+    entry = Prefill.of(image.card)
+    reading = {block: run_report(cfg, image.program, prompt, **options, prefill=entry._replace(block=block) if block else None)
+               for block in (0, *BLOCKS)}
+    return {"decode": decode, "blocks": {block: {
+        "cycles_per_token": round(report.cycles_per_token), "prefill_over_decode": round(decode / report.cycles_per_token, 3)}
+        for block, report in reading.items()}}
 
 
 def matrices(shape: ModelConfig) -> list[tuple[int, int]]:

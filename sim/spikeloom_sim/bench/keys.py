@@ -31,10 +31,10 @@ GOALS = {goal.key: goal for goal in (
          short="The first beat of each command waits for the memory (first_beat_latency in `beside`), because its rows are known "
                "only when the command before has fired."),
     Goal(key="prefill_over_decode", label="[model]", sense=">=", limit=4,
-         what="streamed d288: tokens per second of reading a prompt over those of writing",
-         short="Prompt tokens are read one by one; only the head is saved. Blocks of tokens that share every fetched row (grid "
-               "rows, keys and values of a block written before its first ATTEND) would close it: 16 tokens at these rates fetch "
-               "nearly all rows once instead of more than half of them 16 times."),
+         what="streamed d288: tokens per second of reading a prompt of 128 in blocks of 16, up to the first token written, over those of "
+              "writing",
+         short="A block's rows are loaded once, while the sweep before runs; what is left is the adding itself, two events per cycle, "
+               "and the last token of the prompt, which streams every row. More events per cycle would close it."),
     Goal(key="bytes_per_token_by_bits", label="[sim]", sense="=", limit=(1, 0.5, 0.25), unit="int8 : int4 : ternary",
          what="weight bytes per token of one network in three formats, over those of int8",
          short="Rows of the embedding stay int8."),

@@ -9,7 +9,7 @@ from spikeloom.arch.presets import preset
 
 from ..versions import versions
 from . import page
-from .boards import BOARDS
+from .boards import BLOCKS, BOARDS, PROMPT
 from .figures import DETAILS, RESULT, Figure, entry, load, merge
 from .keys import GOALS
 from .measures import Measures
@@ -103,8 +103,14 @@ class Figures:
 
     def prefill_over_decode(self):
         record = self.m.prefill
-        return Figure(round(record["value"], 3), {"cycles_per_token": record["cycles_per_token"], "block": 1},
-                      {"firing_rates_of": self.m.model_identity()})
+        block = BLOCKS[0]
+        beside = {"block": block, "prompt": PROMPT, "decode_cycles_per_token": round(record["decode"]),
+                  "by_block": {str(size): figures for size, figures in record["blocks"].items()}}
+        on_gateware = (load(self.root / STREAMED) or {}).get("prefill_2_ports")
+        if on_gateware:
+            beside["random_network_on_the_gateware"] = {"file": STREAMED.as_posix()} | {name: on_gateware[name] for name in (
+                "evidence", "block", "prompt", "cycles_per_token", "prefill_over_decode", "prediction_error", "mismatches")}
+        return Figure(record["blocks"][block]["prefill_over_decode"], beside, {"firing_rates_of": self.m.model_identity()})
 
     def bytes_per_token_by_bits(self):
         points = self.m.formats

@@ -77,6 +77,53 @@ class Border:
         self.wait, self._ran = DISPATCH * (command.opcode == Opcode.PICK or cycles < FETCH), True
 
 
+@dataclass
+class Background:
+    """A LOAD that goes on behind the commands after it; the end of the section or sweep waits for it.
+
+    Each of its words takes a cycle of the resident rows, which the engine then goes without: of that the model knows the mean.
+
+    Members
+    -------
+    left : int
+        Cycles that the LOAD takes beside its start; 0: none goes on.
+    command : Command or None
+        The last such LOAD.
+    """
+
+    left: int = 0
+    command: Command | None = None
+    _quiet: int = 0
+    _worked: int = 0
+    _added: int = 0
+
+    def begin(self, command: Command, cycles: int, memory: MemoryTiming | None = None) -> int:
+        """Cycles after which the command behind a LOAD of so many cycles goes on: all of them, unless it is one of this kind."""
+        if not command["l_ahead"]:
+            return cycles
+        self.left, self.command, self._worked, self._added = cycles, command, 0, 0
+        self._quiet = min((memory or MemoryTiming()).latency, cycles - 1)
+        return COMMAND_OVERHEAD + 1
+
+    def work(self, cycles: int, adding: int) -> None:
+        """Commands took so many cycles, in so many of which the engine added rows."""
+        if self.left:
+            self._worked, self._added = self._worked + cycles, self._added + adding
+
+    def settle(self) -> int:
+        """Cycles that it has cost, at the end of the section or sweep, beside those of the commands."""
+        if not self.left:
+            return 0
+        # Cycles of the rows that words take, and by which the commands are slower as long as words come.
+        coming = self.left - self._quiet
+        share, adding = min(self.command["l_words"] / coming, 0.99), self._added / max(1, self._worked)
+        slower = 1 + adding * share / (1 - share)
+        done = self._quiet + coming / slower
+        waited = self.left - self._worked if done > self._worked else self.left - done
+        self.left = 0
+        return round(waited)
+
+
 def command_cycles(cfg: AcceleratorConfig, command: Command, *, rows: Sequence[int] = (), position: int = 0,
                    last_position: int | None = None, memory: MemoryTiming | None = None, sampling: Sampling | None = None,
                    before: Command | None = None, before_rows: Sequence[int] = ()) -> int:

@@ -13,9 +13,9 @@ PRESETS = {preset.name: preset for preset in (
                       kv_positions=128, max_context=32, k_max=4, resident_words=1024, parameter_words=256,
                       program_words=256, membrane_words=256, residual_slots=64,
                       score_banks=2, ports=2, board="unit tests"),
-    # Streamed rows, over two AXI3 ports as a PYNQ-Z2 has them; words on chip for half a layer at a time, which blocks of a prompt share.
+    # Streamed rows, over two AXI3 ports as a PYNQ-Z2 has them; words on chip for a layer, which blocks of a prompt share half by half.
     AcceleratorConfig(name="d288", events=2, segment=32, max_width=320, max_neurons=1152, max_vocabulary=4096, kv_positions=1536,
-                      resident_words=8192, parameter_words=1664, membrane_words=16, residual_slots=64, program_words=256, ports=2,
+                      resident_words=8320, parameter_words=1664, membrane_words=16, residual_slots=64, program_words=256, ports=2,
                       axi3=True, address_width=32, clock_mhz=125.0, board="Verilator"),
     # Half the chip: `sim` with one event per cycle, a quarter of the lanes and the winners of the released models. Rows on chip are those
     # of stories-260k but its embedding, of which a token reads one: a power of two of words needs no choice between block RAMs.

@@ -14,7 +14,7 @@ import numpy as np
 
 from .commands import SPIKE_BUFFERS, Command, Opcode, Sink
 from .config import WEIGHT_BITS, AcceleratorConfig
-from .cycles import SKIPPED, SWEEP_OVERHEAD, TOKEN_OVERHEAD, Border, Sampling, adding_cycles, command_cycles, run_end_cycles
+from .cycles import SKIPPED, SWEEP_OVERHEAD, TOKEN_OVERHEAD, Background, Border, Sampling, adding_cycles, command_cycles, run_end_cycles
 from .streamed_cycles import MemoryTiming
 from .sweeps import Prefill, prompt_blocks, sweeps
 
@@ -84,23 +84,35 @@ def token_steps(cfg: AcceleratorConfig, program: Sequence[Command], it: Token, *
                 memory: MemoryTiming | None = None, sampling: Sampling | None = None) -> list[Step]:
     """Every command of one token and what it costs; `TOKEN_OVERHEAD` comes beside them."""
     end = next(i for i in range(entry, len(program)) if program[i].opcode == Opcode.HALT)
-    return _steps(cfg, program[entry:end], it, SpikeBuffers(cfg, dense=dense), memory=memory, sampling=sampling)
+    background = Background()
+    steps = _steps(cfg, program[entry:end], it, SpikeBuffers(cfg, dense=dense), background, memory=memory, sampling=sampling)
+    return steps + _waited(background)
 
 
-def _steps(cfg, commands, it, buffers, *, first=True, **options):
+def _waited(background):
+    """What the end of a section or sweep waits for a LOAD that goes on."""
+    return [Step(background.command, background.settle())] if background.left else []
+
+
+def _steps(cfg, commands, it, buffers, background, *, first=True, **options):
     out, border = [], Border()
     for command in commands:
         if command["head"] and not it.head or command.opcode == Opcode.LOAD and not first:
             out.append(Step(command, SKIPPED))
+            background.work(SKIPPED, 0)
             border.pass_over()
             continue
         rows = buffers.rows(command, it)
         cycles = command_cycles(cfg, command, rows=rows, position=it.position, last_position=it.last_position,
                                 before=border.before, before_rows=border.rows, **options)
+        if command.opcode == Opcode.LOAD:
+            out += _waited(background)
+            cycles = background.begin(command, cycles, options.get("memory"))
         event_tiles = len(rows) * command["tiles"]
         adding = adding_cycles(cfg, command, rows) if event_tiles else 0
         out.append(Step(command, cycles + border.wait, event_tiles,
                         event_tiles * cfg.cols * WEIGHT_BITS[command["weight_code"]] // 8, adding))
+        background.work(cycles + border.wait, adding)
         buffers.write(command, it)
         border.follow(command, rows, cycles)
     return out
@@ -219,10 +231,12 @@ def _blocks(tokens, prefill, room):
 def add_block(report: RunReport, cfg: AcceleratorConfig, program: Sequence[Command], block: Sequence[Token], prefill: Prefill, *,
               dense: bool = False, memory: MemoryTiming | None = None) -> None:
     """Count the sweeps over a block of prompt tokens."""
-    buffers = SpikeBuffers(cfg, dense=dense)
+    buffers, background = SpikeBuffers(cfg, dense=dense), Background()
     for first, end in sweeps(program, prefill.entry):
         for place, it in enumerate(block):
-            report.add(_steps(cfg, program[first:end], it, buffers, first=place == 0, memory=memory), SWEEP_OVERHEAD)
+            report.add(_steps(cfg, program[first:end], it, buffers, background, first=place == 0, memory=memory), SWEEP_OVERHEAD)
+            background.work(SWEEP_OVERHEAD, 0)
+        report.add(_waited(background), 0)
     report.tokens += len(block)
 
 
@@ -237,11 +251,12 @@ def encoding_report(cfg: AcceleratorConfig, program: Sequence[Command], traces: 
     cfg, program, entry, dense, memory
         As in `run_report`.
     """
-    report, buffers = RunReport(tokens=len(ids)), SpikeBuffers(cfg, dense=dense)
+    report, buffers, background = RunReport(tokens=len(ids)), SpikeBuffers(cfg, dense=dense), Background()
     for first, end in sweeps(program, entry):
         for position in range(len(ids) if program[end].opcode == Opcode.SWEEP else 1):
             it = Token(traces[position], ids[position], position, last_position=len(ids) - 1)
             # A HALT alone is reached before the last token's record is in memory: the end of the run covers it.
-            report.add(_steps(cfg, program[first:end], it, buffers, first=position == 0, memory=memory),
+            report.add(_steps(cfg, program[first:end], it, buffers, background, first=position == 0, memory=memory),
                        SWEEP_OVERHEAD if end > first else 0)
+        report.add(_waited(background), 0)
     return report.finish(run_end_cycles(cfg, memory=memory))

@@ -18,7 +18,7 @@ PREFILL_BLOCK = 16
 
 def compile_model(config: ModelConfig, tensors: dict[str, np.ndarray], cfg: AcceleratorConfig, *, logit_scale: float,
                   tokenizer_json: str | None = None, mask_token: int | None = None, class_names: Sequence[str] = (), streamed="auto",
-                  trace_dumps: bool = False, prefill_block: int = PREFILL_BLOCK) -> Image:
+                  trace_dumps: bool = False, prefill_block: int = PREFILL_BLOCK, prefill_ahead: bool = True) -> Image:
     """The image of a model for a machine.
 
     Parameters
@@ -41,6 +41,8 @@ def compile_model(config: ModelConfig, tensors: dict[str, np.ndarray], cfg: Acce
     prefill_block : int
         Most tokens of a prompt that are read together where layers are streamed; 0: one by one. The card's `prefill` says how
         many they are, or why there is none of it.
+    prefill_ahead : bool
+        Load the rows of the next sweep while one runs, where there are words for both.
 
     Raises
     ------
@@ -58,7 +60,7 @@ def compile_model(config: ModelConfig, tensors: dict[str, np.ndarray], cfg: Acce
 
     def schedule(offsets):
         return Schedule(config, cfg, lowered, placement, addresses, offsets, trace_dumps=trace_dumps,
-                        prefill_block=prefill_block)
+                        prefill_block=prefill_block, prefill_ahead=prefill_ahead)
 
     # The number of commands does not depend on where sections lie, so a first pass tells the size of the program.
     sections = {"program": pack_program(schedule({"params": 0, "resident": 0}).commands), "params": params}

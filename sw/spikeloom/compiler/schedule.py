@@ -6,6 +6,7 @@ from ..arch.layout import weight_code
 from ..model.tensors import neuron_levels
 from .lower import Lowered
 from .placement import Placement
+from .sweep_loads import plan_loads
 
 #: Buffer that holds spike buffer 0, 1, 2.
 _SPIKES = (Buffer.SPIKES_0, Buffer.SPIKES_1, Buffer.SPIKES_2)
@@ -30,10 +31,13 @@ class Schedule:
         for t: FIRE final; LINEAR head, PICK; SWEEP unless only position 0 is read; HALT
 
     A decoder with streamed layers has a third section, sweeps over a block of prompt tokens, so that rows are fetched once
-    per block. The matrices of a sweep are loaded behind the resident rows:
+    per block. The matrices of a sweep are loaded behind the resident rows, those of the next sweep while one runs:
 
-        per layer: LOAD qkv, out;  for t: EMBED if it is the first layer; FIRE in, LINEAR qkv, ATTEND, LINEAR out; SWEEP
-                   LOAD up, down;  for t: FIRE mid, LINEAR up, LINEAR down; SWEEP, or HALT behind the last layer
+        LOAD qkv, out;  for t: EMBED; SWEEP
+        per layer: LOAD up, down;             for t: FIRE in, LINEAR qkv, ATTEND, LINEAR out; SWEEP
+                   LOAD the next qkv, out;    for t: FIRE mid, LINEAR up, LINEAR down; SWEEP, or HALT behind the last layer
+
+    Where there is no room for both, each LOAD comes at the beginning of its own sweep.
 
     Parameters
     ----------
@@ -47,6 +51,8 @@ class Schedule:
         Follow every command with a DUMP of what it wrote.
     prefill_block : int
         Most tokens of a block; 0: no such section. As many residual streams are held for each time step.
+    prefill_ahead : bool
+        Load the rows of the next sweep while one runs, where there are words for both.
 
     Raises
     ------
@@ -55,14 +61,15 @@ class Schedule:
     """
 
     def __init__(self, config: ModelConfig, cfg: AcceleratorConfig, lowered: Lowered, placement: Placement,
-                 parameter_address: dict[str, int], offsets: dict[str, int], *, trace_dumps: bool = False, prefill_block: int = 0):
+                 parameter_address: dict[str, int], offsets: dict[str, int], *, trace_dumps: bool = False, prefill_block: int = 0,
+                 prefill_ahead: bool = True):
         self.config, self.cfg, self.lowered, self.placement = config, cfg, lowered, placement
         self.params, self.offsets, self.trace_dumps = parameter_address, offsets, trace_dumps
         self.levels = neuron_levels(config)
         self.width_groups = config.width // cfg.lanes
         self.replace_in, self.add_out, self.replace_mid, self.add_down = RESIDUALS[config.residual]
         self.commands: list[Command] = []
-        #: Residual streams from one time step to the next; words that blocks were loaded to.
+        #: Residual streams from one time step to the next; tile rows that blocks were loaded to.
         self._stride, self._loaded = config.context if config.bidirectional else 0, {}
         self._build_boot()
         self.entries = {"boot": 0, "token": len(self.commands)}
@@ -70,7 +77,7 @@ class Schedule:
         require(len(self.commands) <= cfg.program_words,
                 f"{config.name}: the program has {len(self.commands)} commands, machine {cfg.name!r} holds {cfg.program_words}.")
         #: Why there are no sweeps over blocks of a prompt; empty where there are.
-        self.no_prefill = self._try_prefill(prefill_block)
+        self.no_prefill = self._try_prefill(prefill_block, prefill_ahead)
 
     @property
     def labels(self) -> list[str]:
@@ -116,7 +123,7 @@ class Schedule:
             self._emit(Opcode.SWEEP, "sweep")
         self._emit(Opcode.HALT, "end")
 
-    def _try_prefill(self, block):
+    def _try_prefill(self, block, try_ahead):
         """Add the sweeps over a block of prompt tokens; the reason, where there are none."""
         c, cfg, end = self.config, self.cfg, len(self.commands)
         if c.bidirectional:
@@ -127,47 +134,38 @@ class Schedule:
         if block < 2:
             return f"Blocks take at least two residual streams per time step; machine {cfg.name!r} has {cfg.residual_slots}."
         self._stride = block
-        try:
-            self._build_prefill()
-            require(len(self.commands) <= cfg.program_words, f"The program would have {len(self.commands)} commands with it, "
-                                                             f"machine {cfg.name!r} holds {cfg.program_words}.")
-        except FitError as error:
-            del self.commands[end:]
-            return str(error)
-        self.entries["prefill"], self.prefill_block = end, block
-        return ""
+        why = ""
+        for ahead in (True, False) if try_ahead else (False,):
+            try:
+                self._build_prefill(ahead)
+                require(len(self.commands) <= cfg.program_words, f"The program would have {len(self.commands)} commands with it, "
+                                                                 f"machine {cfg.name!r} holds {cfg.program_words}.")
+            except FitError as error:
+                del self.commands[end:]
+                why = str(error)
+            else:
+                self.entries["prefill"], self.prefill_block = end, block
+                return ""
+            finally:
+                self._loaded = {}
+        return why
 
-    def _build_prefill(self):
-        """Sweep by sweep: what a sweep loads lies where the one before it had its rows."""
-        steps = range(self.config.steps)
-        for layer in range(self.config.layers):
-            at, here = f"layer{layer}", 0
-            self._load_rows(f"{at}.qkv", f"{at}.out")
-            for step in steps:
-                if layer == 0:
-                    here = self._embed(step, here)
-                here = self._attention(layer, step, self._project(layer, step, here))
+    def _build_prefill(self, ahead):
+        """Sweep by sweep; with `ahead` one loads the rows of the next, else each its own to where the one before it had its rows."""
+        steps, layers, here = range(self.config.steps), range(self.config.layers), 0
+        parts = [part for at in layers for part in ((f"layer{at}.qkv", f"layer{at}.out"), (f"layer{at}.up", f"layer{at}.down"))]
+        plan = plan_loads(self.lowered, self.placement, self.cfg, parts, self.offsets.get("streamed", 0), ahead=ahead)
+        self._loaded, loads = plan.addresses, [*plan.commands, []]
+        self.commands += loads[0]
+        for step in steps:
+            here = self._embed(step, here)
+        for number in range(len(parts)):
             self._emit(Opcode.SWEEP, "sweep")
-            self._load_rows(f"{at}.up", f"{at}.down")
+            self.commands += loads[number + 1] if ahead else loads[number] if number else []
+            layer, second = divmod(number, 2)
             for step in steps:
-                here = self._feed(layer, step, here)
-            self._emit(*((Opcode.SWEEP, "sweep") if layer + 1 < self.config.layers else (Opcode.HALT, "end of block")))
-        self._loaded = {}
-
-    def _load_rows(self, *matrices):
-        """LOAD the streamed ones of these matrices behind the resident rows."""
-        cfg, word = self.cfg, len(self.placement.resident) // self.cfg.cols
-        self._loaded = {}
-        for name in matrices:
-            for number, block in enumerate(self.lowered.blocks[name] if name in self.placement.names else ()):
-                words = ceil_div(len(block.data), cfg.cols)
-                require(word + words <= cfg.resident_words,
-                        f"{' and '.join(matrices)} would take {word + words} words with the resident rows, machine {cfg.name!r} has "
-                        f"{cfg.resident_words}.")
-                self._emit(Opcode.LOAD, f"load {name}", l_memory=Memory.RESIDENT, l_address=word, l_words=words,
-                           l_offset=self.offsets.get("streamed", 0) + self.placement.addresses[name, number])
-                self._loaded[name, number] = word * 8 // block.bits
-                word += words
+                here = self._feed(layer, step, here) if second else self._attention(layer, step, self._project(layer, step, here))
+        self._emit(Opcode.HALT, "end of block")
 
     # -- parts of a network; each returns the spike buffer written last -----------------------------------------
 

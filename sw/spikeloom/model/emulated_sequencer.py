@@ -7,7 +7,17 @@ import numpy as np
 
 from ..arch.commands import COMMAND_WORDS, Command, Opcode, decode
 from ..arch.config import NOISE_ENTRIES, NOISE_WIDTH, AcceleratorConfig, FitError, ceil_div
-from ..arch.cycles import SKIPPED, SWEEP_OVERHEAD, TOKEN_OVERHEAD, Border, Sampling, command_cycles, run_end_cycles
+from ..arch.cycles import (
+    SKIPPED,
+    SWEEP_OVERHEAD,
+    TOKEN_OVERHEAD,
+    Background,
+    Border,
+    Sampling,
+    adding_cycles,
+    command_cycles,
+    run_end_cycles,
+)
 from ..arch.layout import STRIPE_BYTES, unstripe
 from ..arch.numerics import checksum, pick
 from ..arch.registers import ErrorCode, Mode, Reason, State
@@ -48,6 +58,8 @@ class Sequencer:
         self.error, self.error_position, self.error_address = ErrorCode.NONE, 0, 0
         self.index, self.position, self._stop, self._recorded = 0, 0, False, False
         self._picked, self._target = 0, None
+        #: A LOAD that goes on behind other commands, its index and place; what it writes is there when they have waited for it.
+        self._background, self._loading = Background(), None
         self.records.clear()
 
     @property
@@ -118,6 +130,7 @@ class Sequencer:
 
     def _boot(self):
         self._section(self.registers.get("entries", "boot"), Place(), wanted=True)
+        self._settle()
         return Reason.BOOTED
         yield  # a generator, like the runs over tokens
 
@@ -145,6 +158,7 @@ class Sequencer:
             wanted = not last if scoring else last and n_new > 0
             self._target = int(self.prompt[index + 1]) if scoring and wanted else None
             self._section(get("entries", "token"), Place(token, self.position, self.position), wanted)
+            self._settle()
             picked = self._picked
             made += wanted
             self.counters["tokens"] += 1
@@ -164,7 +178,10 @@ class Sequencer:
                 token = self._checked(int(self.prompt[start + place]))
                 end = self._section(first, Place(token, self.position, self.position, place), wanted=False)
                 self.counters["cycles"] += SWEEP_OVERHEAD
+                self._background.work(SWEEP_OVERHEAD, 0)
                 self.counters["tokens"] += self.opcode == Opcode.HALT
+                if place + 1 == size:
+                    self._settle()
                 yield
             first, self._in_block = end + 1, self.opcode == Opcode.SWEEP
         self.position = base + size
@@ -182,6 +199,8 @@ class Sequencer:
             token = self._checked(int(self.prompt[self.position]))
             end = self._section(sweep, Place(token, self.position, n_prompt - 1, self.position), wanted=True)
             self.counters["cycles"] += SWEEP_OVERHEAD if end > sweep else 0
+            if self.opcode == Opcode.HALT or self.position + 1 == n_prompt:
+                self._settle()
             if self.opcode == Opcode.HALT:
                 self.position = 0
                 return Reason.ENCODED
@@ -217,14 +236,29 @@ class Sequencer:
             index += 1
             if command["head"] and not wanted or command.opcode == Opcode.LOAD and at.slot:
                 counters["cycles"] += SKIPPED
+                self._background.work(SKIPPED, 0)
                 border.pass_over()
                 continue
             before = counters["saturations"]
+            if command.opcode == Opcode.LOAD:
+                self._settle()
             self._count_cycles(command, at, border)
-            self._execute(command, at, trace)
+            if command["l_ahead"]:
+                self._loading = self.index, command, at
+            else:
+                self._execute(command, at, trace)
             if counters["saturations"] > before and get("mode", "stop_on_saturation"):
                 raise Fault(ErrorCode.SATURATION)
             counters["commands"] += 1
+
+    def _settle(self):
+        """Wait for a LOAD that goes on."""
+        self.counters["cycles"] += self._background.settle()
+        if self._loading:
+            index, position, (self.index, command, at) = self.index, self.position, self._loading
+            self._loading, self.position = None, at.position
+            self.machine.execute(self.index, command, at)
+            self.index, self.position = index, position
 
     def _execute(self, command, at, trace):
         if command.opcode == Opcode.DUMP:
@@ -248,6 +282,9 @@ class Sequencer:
             sampling = Sampling(top_k=self.registers.get("mode", "top_k"), vocabulary=self.registers.get("limits", "vocabulary"))
         cycles = command_cycles(self.cfg, command, rows=rows, position=at.position, last_position=at.last_position,
                                 sampling=sampling, before=border.before, before_rows=border.rows)
+        if command.opcode == Opcode.LOAD:
+            cycles = self._background.begin(command, cycles)
+        self._background.work(border.wait + cycles, adding_cycles(self.cfg, command, rows) if len(rows) else 0)
         self.counters["cycles"] += border.wait + cycles
         border.follow(command, rows, cycles)
 

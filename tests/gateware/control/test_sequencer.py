@@ -9,7 +9,7 @@ from spikeloom.arch.cycles import COMMAND_OVERHEAD, DISPATCH, SKIPPED, SWEEP_OVE
 from spikeloom.arch.layout import RING_RECORD
 from spikeloom.arch.presets import preset
 from spikeloom.arch.registers import ErrorCode, Mode, Reason, State
-from spikeloom.arch.sweeps import Prefill, block_order, prompt_blocks
+from spikeloom.arch.sweeps import Prefill, block_order, prompt_blocks, sweeps
 from spikeloom_hw.control.sequencer import Sequencer
 from spikeloom_sim.pysim import simulate
 
@@ -41,8 +41,11 @@ class Bench:
 
     def __init__(self, ctx, dut):
         self.ctx, self.dut = ctx, dut
+        #: Of each command started: index, position, cycle, whether a LOAD went on; the cycle in which the last LOAD was done.
+        self.times, self.loaded = [], 0
 
-    async def run(self, program, prompt, mode, *, stop_at=None, busy=BUSY, **registers):
+    async def run(self, program, prompt, mode, *, stop_at=None, busy=BUSY, loading=0, fault_at=None, **registers):
+        """`loading`: cycles of a LOAD, `busy` unless told; `fault_at`: commands that are started before a LOAD's read goes wrong."""
         ctx, dut = self.ctx, self.dut
         settings = dict(token_entry=ENTRY, vocabulary=VOCABULARY, context=CONTEXT, n_prompt=len(prompt), n_new=0, watchdog=100,
                         end_token=VOCABULARY - 1, image_bytes=64, run_mode=mode, flushed=1, start=1)
@@ -50,21 +53,27 @@ class Bench:
             ctx.set(getattr(dut, name), value)
         ctx.set(dut.o_token.ready, 1)
         words, started, records, tokens, commands = [encode(c) for c in program], [], [], 0, 0
-        program_at = prompt_at = left = cycles = 0
+        program_at = prompt_at = left = cycles = load = 0
+        self.times = []
         while True:
             assert cycles < 5000
             ctx.set(dut.program_word, words[program_at] if program_at < len(words) else 15)
             ctx.set(dut.prompt_token, prompt[prompt_at] if prompt_at < len(prompt) else 0xFFFF)
             go = ctx.get(dut.go)
             ctx.set(dut.unit_done, left == 1 or bool(go and not busy))
-            left = max(0, left - 1)
+            left, load = max(0, left - 1), max(0, load - 1)
+            self.loaded = cycles if load == 1 else self.loaded
             if go:
+                self.times.append((ctx.get(dut.command_index), ctx.get(dut.position), cycles, load > 0))
+                load = (loading or busy) if go >> Opcode.LOAD & 1 else load
                 assert go & go - 1 == 0 and ctx.get(dut.command) == words[ctx.get(dut.command_index)]
                 ctx.set(dut.picked, picked(ctx.get(dut.position)))
                 started.append((Opcode(go.bit_length() - 1), *(ctx.get(getattr(dut, name)) for name in (
                     "command_index", "token", "position", "slot", "last_position"))))
-                left = busy
+                left = load if go >> Opcode.LOAD & 1 and load else busy
             ctx.set(dut.stop, len(started) == stop_at)
+            ctx.set(dut.fault, len(started) == fault_at)
+            ctx.set(dut.load_fault, len(started) == fault_at)
             if ctx.get(dut.o_token.valid):
                 records.append(RING_RECORD.unpack(ctx.get(dut.o_token.payload).to_bytes(RING_RECORD.size, "little"))[:2])
             tokens += ctx.get(dut.token_done)
@@ -72,6 +81,7 @@ class Bench:
             finished, program_at, prompt_at = ctx.get(dut.finished), ctx.get(dut.program_address), ctx.get(dut.prompt_address)
             cycles += ctx.get(dut.busy)
             await ctx.tick()
+            ctx.set(dut.loading, load > 1)
             ctx.set(dut.start, 0)
             if finished:
                 break
@@ -236,6 +246,66 @@ def test_blocks_of_a_prompt(block, length):
         assert len((await it.run(BLOCKS, prompt, Mode.GENERATE, clear_context=1, prefill_entry=0))[0]) == length
         scored = await it.run(BLOCKS, prompt, Mode.SCORE, **registers)
         assert {entry[1] for entry in scored[0]} <= {1, 2, 3}
+
+    bench(test)
+
+
+LOAD_AHEAD = Command(Opcode.LOAD, LOAD.fields | {"l_ahead": 1})
+AHEAD = [*TOKENS, LOAD, fire(), SWEEP, LOAD_AHEAD, fire(), LOAD_AHEAD, SWEEP, fire(), SWEEP, LOAD_AHEAD, fire(), HALT]
+
+
+@pytest.mark.parametrize("loading", [2, 3, 9, 60])
+@pytest.mark.parametrize("length", [3, 4, 6])
+def test_a_load_goes_on_behind_other_commands(length, loading):
+    """The next LOAD and the end of a sweep wait for it, nothing else; what runs, and where, is as ever."""
+    prompt, registers = list(range(3, 3 + length)), {"prefill_entry": PREFILL, "prefill_block": 3}
+    sweep_of = {index: first for first, end in sweeps(AHEAD, PREFILL) for index in range(first, end)}
+
+    async def test(it):
+        started, _, tokens, reason, _ = await it.run(AHEAD, prompt, Mode.GENERATE, n_new=1, loading=loading, **registers)
+        times, plain = it.times, [LOAD if command == LOAD_AHEAD else command for command in AHEAD]
+        assert started == (await it.run(plain, prompt, Mode.GENERATE, n_new=1, clear_context=1, **registers))[0]
+        assert (tokens, reason) == (length, Reason.COUNT)
+        for (index, _, cycle, _), (following, _, then, busy) in zip(times, times[1:]):
+            if AHEAD[following].opcode == Opcode.LOAD or sweep_of.get(index) != sweep_of.get(following):
+                assert not busy
+            elif AHEAD[index] == LOAD_AHEAD and following == index + 1:
+                assert then <= cycle + 4 and busy == (loading > then - cycle)
+
+    bench(test)
+
+
+@pytest.mark.parametrize("mode, entry", [(Mode.BOOT, "boot_entry"), (Mode.GENERATE, "token_entry"), (Mode.ENCODE, "token_entry")])
+def test_a_section_ends_with_its_loads(mode, entry):
+    async def test(it):
+        reason = (await it.run([HALT, LOAD_AHEAD, fire(), HALT], [1], mode, loading=50, **{entry: 1}))[3]
+        first, *_, last = it.times
+        assert reason in (Reason.BOOTED, Reason.COUNT, Reason.ENCODED) and (first[0], last[0]) == (1, 2)
+        assert last[2] < first[2] + 10 < it.loaded and it.loaded == first[2] + 49
+
+    bench(test)
+
+
+def test_the_fault_of_a_load_that_goes_on_names_it():
+    async def test(it):
+        registers = {"prefill_entry": PREFILL, "prefill_block": 3}
+        reason = (await it.run(AHEAD, [1, 2, 3, 4, 5], Mode.GENERATE, loading=90, fault_at=6, fault_code=ErrorCode.BUS_READ,
+                              **registers))[3]
+        dut, get, (index, position, _, busy) = it.dut, it.ctx.get, it.times[-1]
+        assert reason == Reason.FAILED and busy and (AHEAD[index].opcode, position) == (Opcode.FIRE, 0)
+        assert (get(dut.error_code), get(dut.error_command), get(dut.error_position)) == (ErrorCode.BUS_READ, index - 1, 0)
+
+    bench(test)
+
+
+@pytest.mark.parametrize("program, waiting", [([LOAD_AHEAD, fire(), LOAD_AHEAD, HALT], 1), ([LOAD_AHEAD, fire(), HALT], 1),
+                                              ([LOAD_AHEAD, fire(), SWEEP, HALT], 2)], ids=["load", "end", "sweep"])
+def test_the_watchdog_counts_while_something_waits(program, waiting):
+    """It names the last command that was begun."""
+    async def test(it):
+        reason = (await it.run([HALT, *program], [1], Mode.ENCODE, loading=80, watchdog=30))[3]
+        assert (reason, it.ctx.get(it.dut.error_code), it.ctx.get(it.dut.error_command)) == (
+            Reason.FAILED, ErrorCode.WATCHDOG, 1 + waiting)
 
     bench(test)
 

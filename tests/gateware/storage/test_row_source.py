@@ -32,6 +32,21 @@ def check_answers(events, answers, weights, cfg, bank):
             assert np.array_equal(got, padded[event["row"], first:first + cfg.cols]), event
 
 
+class OtherLoads:
+    """While `on`, words are written behind those that are read, in some of the cycles."""
+
+    def __init__(self, dut, cfg, seed, share):
+        self.dut, self.cfg, self.draw, self.share, self.on = dut, cfg, random.Random(seed), share, False
+
+    async def process(self, ctx):
+        while True:
+            if self.on:
+                ctx.set(self.dut.l_en, self.draw.random() < self.share)
+                ctx.set(self.dut.l_address, self.cfg.resident_words - 1 - self.draw.randrange(8))
+                ctx.set(self.dut.l_data, self.draw.getrandbits(8 * self.cfg.cols))
+            await ctx.tick()
+
+
 async def load(ctx, dut, cfg, packed, word=0):
     """Fill resident words from `word` on."""
     packed = packed + bytes(-len(packed) % cfg.cols)
@@ -70,32 +85,36 @@ def check_pairs(events, answers, weights, cfg):
 
 @pytest.mark.parametrize("bits", WEIGHT_BITS)
 @pytest.mark.parametrize("cols", MACHINES)
-@pytest.mark.parametrize("rows, stall", [(1, 0.0), (2, 0.4)])
-def test_resident(bits, cols, rows, stall):
+@pytest.mark.parametrize("rows, stall, loads", [(1, 0.0, 0), (2, 0.4, 0), (1, 0.0, 0.5), (1, 0.4, 0.8)])
+def test_resident(bits, cols, rows, stall, loads):
     cfg, rng, seed = replace(MACHINES[cols], rows=rows), np.random.default_rng(bits + cols), bits * cols
     dut, pending, draw = Checked(RowSource(cfg=cfg)), [], random.Random(seed)
+    others = OtherLoads(dut, cfg, seed, loads)
 
     async def bench(ctx):
         for bank, (n_in, tiles, index) in enumerate([(21, 3, 43), (16, 1, 5)]):
+            others.on = False
             weights = random_weights(rng, n_in, tiles * cfg.cols, bits)
             per_word = 8 // bits
             # The first tile row may lie inside a word, behind tile rows of something else.
             before = bytes((index % per_word) * cfg.cols * bits // 8)
             await load(ctx, dut, cfg, before + pack_rows(weights, bits, tiles, cfg), index // per_word)
             configure(ctx, dut, address=index, tiles=tiles, weight_code=weight_code(bits), bank=bank, streamed=0)
+            others.on = loads > 0
             events = events_of([draw.randrange(n_in) for _ in range(12)], tiles, cfg, draw)
             draw.shuffle(events)
             pending.extend(events)
             check_answers(events, await receive(ctx, dut.o, len(events), Stalls(seed, stall)), weights, cfg, bank)
 
-    simulate(dut, bench, background=[feeder(dut, pending, Stalls(seed + 1, stall))])
+    simulate(dut, bench, background=[others.process, feeder(dut, pending, Stalls(seed + 1, stall))])
 
 
 @pytest.mark.parametrize("bits", WEIGHT_BITS)
-@pytest.mark.parametrize("cols, stall", [(8, 0.0), (32, 0.4)])
-def test_resident_pairs(bits, cols, stall):
+@pytest.mark.parametrize("cols, stall, loads", [(8, 0.0, 0), (32, 0.4, 0), (8, 0.0, 0.5), (32, 0.4, 0.8)])
+def test_resident_pairs(bits, cols, stall, loads):
     cfg, rng, seed = replace(MACHINES[cols], events=2), np.random.default_rng(bits + cols), bits * cols
     dut, pending, draw, errors = Checked(RowSource(cfg=cfg)), [], random.Random(seed), []
+    others = OtherLoads(dut, cfg, seed, loads)
 
     async def watch(ctx):
         async for _, _, valid, address in ctx.tick().sample(dut.error_valid, dut.error_address):
@@ -107,6 +126,7 @@ def test_resident_pairs(bits, cols, stall):
         before = bytes((index % per_word) * cfg.cols * bits // 8)
         await load(ctx, dut, cfg, before + pack_rows(weights, bits, tiles, cfg), index // per_word)
         configure(ctx, dut, address=index, tiles=tiles, weight_code=weight_code(bits), streamed=0)
+        others.on = loads > 0
         rows = [{"row": draw.randrange(n_in), "tile": tile, "level": draw.randint(1, 8), "marker": 0, "last": 0}
                 for tile in range(tiles) for _ in range(15)]
         events = pairs_of(rows, draw)
@@ -122,7 +142,7 @@ def test_resident_pairs(bits, cols, stall):
         await ctx.tick().repeat(3)
         assert errors == [index + far * tiles + 1] * 3
 
-    simulate(dut, bench, background=[watch, feeder(dut, pending, Stalls(seed + 1, stall))])
+    simulate(dut, bench, background=[watch, others.process, feeder(dut, pending, Stalls(seed + 1, stall))])
 
 
 @pytest.mark.parametrize("bits", WEIGHT_BITS)
