@@ -154,7 +154,8 @@ class Bench:
     def _streamed_commands(image, made):
         """Commands that read rows, over a run that makes so many tokens."""
         (first, end), = sweeps(image.program, image.card["entries"]["token"])
-        streamed = [command for command in image.program[first:end] if command.opcode in (Opcode.EMBED, Opcode.LINEAR) and command["streamed"]]
+        program = image.program[first:end]
+        streamed = [command for command in program if command.opcode in (Opcode.EMBED, Opcode.LINEAR) and command["streamed"]]
         return sum((made if command["head"] else len(PROMPT) + made - 1) for command in streamed)
 
 
