@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from spikeloom.arch.layout import read_image, write_image
 from spikeloom.cli import app
+from spikeloom.commands.common import machine_for
 from spikeloom.commands.machine import REGISTERS_FILE
 from spikeloom.model import store
 from spikeloom.model.random_model import TINY, random_model
@@ -135,11 +136,26 @@ def test_bad_input_is_one_error_in_words(folder, arguments, words):
 def test_images_for_other_machines_and_damaged_ones(folder, tmp_path):
     image = tmp_path / "toy.loom"
     run("compile", folder, "--preset", "tiny", "--output", image)
-    assert "ForeignImage" in (done := run("generate", "a", "--image", image)).output and done.exit_code == 2
+    assert "ForeignImage" in (done := run("generate", "a", "--image", image, "--preset", "sim")).output and done.exit_code == 2
     data = bytearray(image.read_bytes())
     data[9000] ^= 4
     image.write_bytes(data)
     assert "damaged" in (done := run("generate", "a", "--image", image, "--preset", "tiny")).output and done.exit_code == 2
+
+
+def test_a_machine_is_chosen_where_none_is_named(folder, tmp_path):
+    """That of an image; of a model the first that holds it; one that nothing holds is refused by the first."""
+    image = tmp_path / "toy.loom"
+    run("compile", folder, "--preset", "tiny", "--output", image)
+    done = run("generate", "", "--image", image, "--tokens", 3, "--ignore-end", "--json", tmp_path / "r.json")
+    assert done.exit_code == 0 and json.loads((tmp_path / "r.json").read_text())["preset"] == "tiny"
+    for width, layers, chosen in ((64, 1, "sim"), (128, 2, "kv260"), (256, 1, "sim")):
+        shape = replace(TINY, name="wide", width=width, heads=width // 16, layers=layers, hidden=width, recency=())
+        store.save(tmp_path / "wide", store.StoredModel(*random_model(3, shape), 64.0, character_tokenizer()))
+        assert machine_for(None, model=str(tmp_path / "wide")).name == chosen
+        assert machine_for("ulx3s", model=str(tmp_path / "wide")).name == "ulx3s"
+    done = run("compile", tmp_path / "wide")
+    assert done.exit_code == 2 and "width is 256, machine 'sim' takes at most 64" in done.output.replace("\n", " ")
 
 
 def test_images_without_a_tokenizer_take_no_text(folder, tmp_path):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .closing import close, rates
-from .common import DEFAULT_MODEL, DEFAULT_PRESET, build_image, complaints, console, open_device, open_image, speaks
+from .common import DEFAULT_MODEL, PRESET_HELP, build_image, complaints, console, machine_for, open_device, open_image, speaks
 
 if TYPE_CHECKING:
     from ..driver.device import Device
@@ -24,7 +24,7 @@ def generate(
     seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
     model: Annotated[str, typer.Option(help="Model by name or folder.")] = DEFAULT_MODEL,
     image: Annotated[Path | None, typer.Option(help="A compiled .loom image instead of a model.")] = None,
-    preset: Annotated[str, typer.Option(help="Machine.")] = DEFAULT_PRESET,
+    preset: Annotated[str | None, typer.Option(help=PRESET_HELP)] = None,
     dense: Annotated[bool, typer.Option(help="Read every weight row: same text, more bytes.")] = False,
     ignore_end: Annotated[bool, typer.Option(help="Go on after the end token.")] = False,
     trace: Annotated[bool, typer.Option(help="Compare a checksum of every command too; without it, tokens and logits.")] = True,
@@ -33,11 +33,11 @@ def generate(
 ) -> None:
     """Write text on a device, and check every token against the integer model."""
     from ..arch.numerics import TOP_K_MAX, candidates
-    from ..arch.presets import preset as machine_of
     from ..driver.text import Text
 
-    machine = machine_of(preset)
-    loom = open_image(image) if image else build_image(model, machine)
+    loom = open_image(image) if image else None
+    machine = machine_for(preset, model=None if loom else model, image=loom)
+    loom = loom or build_image(model, machine)
     name = loom.card.get("model", {}).get("name", model)
     text = Text(loom.sections["tokenizer"].decode()) if "tokenizer" in loom.sections else None
     options = {"temperature": temperature, "top_k": top_k, "seed": seed}
@@ -55,7 +55,7 @@ def generate(
         reason = opened.reason.name
     result = {
         "text": written, "tokens": len(made), "token_ids": [token.id for token in made], "mismatches": report.mismatches,
-        **rates(counters, events=machine.events), "seconds": seconds, "device": device, "preset": preset, "model": name, "seed": seed,
+        **rates(counters, events=machine.events), "seconds": seconds, "device": device, "preset": machine.name, "model": name, "seed": seed,
     }
     close(result, report, json_file, reason=reason)
 

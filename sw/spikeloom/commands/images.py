@@ -6,24 +6,24 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from .common import DEFAULT_MODEL, DEFAULT_PRESET, build_image, console, open_image, speaks
+from .common import DEFAULT_MODEL, PRESET_HELP, build_image, console, machine_for, open_image, speaks
 
 
 @speaks
 def compile(
     model: Annotated[str, typer.Argument(help="Model by name or folder.")] = DEFAULT_MODEL,
-    preset: Annotated[str, typer.Option(help="Machine.")] = DEFAULT_PRESET,
+    preset: Annotated[str | None, typer.Option(help=PRESET_HELP)] = None,
     output: Annotated[Path | None, typer.Option(help="Image file; MODEL-PRESET.loom unless told.")] = None,
     streamed: Annotated[str, typer.Option(help="auto, none, all, or names of matrices separated by commas.")] = "auto",
     trace_dumps: Annotated[bool, typer.Option(help="Dump every intermediate.")] = False,
 ) -> None:
     """Compile a model into the image of one machine."""
     from ..arch.layout import write_image
-    from ..arch.presets import preset as machine_of
 
-    image = build_image(model, machine_of(preset), streamed, trace_dumps)
+    machine = machine_for(preset, model=model)
+    image = build_image(model, machine, streamed, trace_dumps)
     data = write_image(image)
-    output = output or Path(f"{image.card['model']['name']}-{preset}.loom")
+    output = output or Path(f"{image.card['model']['name']}-{machine.name}.loom")
     output.write_bytes(data)
     streams = ", ".join(image.card["streamed"]) or "nothing"
     console.print(f"{output}: {len(data):,} bytes, {len(image.program)} commands, streamed: {streams}; prompts: {_reading(image.card)}",

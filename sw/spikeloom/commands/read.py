@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .closing import close, rates
-from .common import DEFAULT_PRESET, build_image, console, open_device, open_image, speaks
+from .common import PRESET_HELP, build_image, console, machine_for, open_device, open_image, speaks
 
 if TYPE_CHECKING:
     from ..driver.device import Device
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 DeviceName = Annotated[str, typer.Option(help="emulator, or rtl (Verilated gateware).")]
 Model = Annotated[str | None, typer.Option(help="Encoder by name or folder.")]
 ImageFile = Annotated[Path | None, typer.Option(help="A compiled .loom image instead of a model.")]
-Preset = Annotated[str, typer.Option(help="Machine.")]
+Preset = Annotated[str | None, typer.Option(help=PRESET_HELP)]
 Dense = Annotated[bool, typer.Option(help="Read every weight row: same answer, more bytes.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result here.")]
 
@@ -26,7 +26,7 @@ def fill(
     model: Model = None,
     device: DeviceName = "emulator",
     image: ImageFile = None,
-    preset: Preset = DEFAULT_PRESET,
+    preset: Preset = None,
     dense: Dense = False,
     json_file: JsonFile = None,
 ) -> None:
@@ -46,7 +46,7 @@ def classify(
     model: Model = None,
     device: DeviceName = "emulator",
     image: ImageFile = None,
-    preset: Preset = DEFAULT_PRESET,
+    preset: Preset = None,
     dense: Dense = False,
     json_file: JsonFile = None,
 ) -> None:
@@ -61,12 +61,11 @@ def classify(
 
 def _run(read, model, device, image, preset, json_file):
     """Open, load, `read` (which returns ids given, tokens said and its part of the result), compare, close."""
-    from ..arch.presets import preset as machine_of
-
-    machine = machine_of(preset)
     if (model is None) == (image is None):
         raise ValueError("Give --model NAME or --image FILE.")
-    loom = open_image(image) if image else build_image(model, machine)
+    loom = open_image(image) if image else None
+    machine = machine_for(preset, model=model, image=loom)
+    loom = loom or build_image(model, machine)
     with open_device(device, machine) as opened:
         opened.load(loom)
         began = time.perf_counter()
@@ -76,7 +75,7 @@ def _run(read, model, device, image, preset, json_file):
         report = _compare(opened, loom, given, said)
     name = loom.card["model"]["name"]
     result = {**found, "tokens": len(given), "mismatches": report.mismatches, **rates(counters, events=machine.events), "seconds": seconds,
-              "device": device, "preset": preset, "model": name}
+              "device": device, "preset": machine.name, "model": name}
     close(result, report, json_file, reason=reason)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from .common import DEFAULT_MODEL, DEFAULT_PRESET, build_image, open_device
+from .common import DEFAULT_MODEL, build_image, machine_for, open_device
 
 
 def zero_shot(folder, options, progress) -> dict:
@@ -42,25 +42,23 @@ def spiking(folder, options, progress) -> dict:
 
 def precision(folder, options, progress) -> dict:
     """Float against integers, eight bits against four: nats, bits per byte, cycles."""
-    from ..arch.presets import preset
     from ..model.precision import measure
 
-    return measure(folder, held_out(folder, options), preset(options.preset), options.limit or 100, progress)
+    return measure(folder, held_out(folder, options), machine_for(options.preset, model=str(folder)), options.limit or 100, progress)
 
 
 def device(folder, options, progress) -> dict:
     """Held-out text scored on a device (`--device rtl`), every score and every command's checksum against the integer model."""
-    from ..arch.presets import preset
     from ..model import store
     from ..model.device_quality import measure
 
-    machine = preset(options.preset)
+    machine = machine_for(options.preset, model=str(folder))
     stored, image = store.load(folder), build_image(str(folder), machine)
     with open_device(options.device, machine) as opened:
         opened.load(image)
         result = measure(opened, image, stored, held_out(folder, options), options.limit or 2, progress)
     label = "[sim]" if options.device == "rtl" else "[model]"
-    return {"evidence": label, "device": options.device, "preset": options.preset} | result
+    return {"evidence": label, "device": options.device, "preset": machine.name} | result
 
 
 SUITES: dict[str, Callable] = {"zero-shot": zero_shot, "minimal-pairs": minimal_pairs, "wikitext": wikitext, "spiking": spiking,
@@ -88,7 +86,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--tasks", nargs="*", help="zero-shot: only these")
     parser.add_argument("--corpus", help="stories or shakespeare; default: the model's own")
     parser.add_argument("--device", default="rtl", help="device suite: rtl or emulator")
-    parser.add_argument("--preset", default=DEFAULT_PRESET, help="device and precision suites: machine")
+    parser.add_argument("--preset", help="device and precision suites: machine; default: sim, or kv260 where sim does not hold the model")
     parser.add_argument("--out", type=Path, help="default: results/MODEL-SUITE.json")
     options = parser.parse_args(arguments)
     folder, console = store.find(options.model), Console(stderr=True)
