@@ -162,7 +162,7 @@ class Top(wiring.Component):
             seq.prefill_entry.eq(csr.prefill_entry), seq.prefill_block.eq(csr.prefill_block),
             seq.vocabulary.eq(csr.limits_vocabulary), seq.context.eq(csr.limits_context),
             seq.n_prompt.eq(csr.run_n_prompt), seq.n_new.eq(csr.run_n_new), seq.end_token.eq(csr.end_token_id),
-            seq.loading.eq(self.loader.busy), seq.load_fault.eq(self.loader.busy & self.reader.error.valid),
+            seq.loading.eq(self.loader.busy), seq.load_fault.eq(self.loader.busy & (self.reader.error.valid | self.reader.bus_dead)),
             seq.watchdog.eq(csr.watchdog_value), seq.image_bytes.eq(csr.image_bytes_value),
         ]
         go = {opcode: seq.go[opcode] for opcode in Opcode}

@@ -109,7 +109,7 @@ def test_large_blocks_share_a_load():
 
 @pytest.mark.parametrize("options, machine, why", [
     ({"streamed": "none"}, {}, "No layer is streamed."), ({"streamed": {"embed", "head"}}, {}, "No layer is streamed."),
-    ({"streamed": "all"}, {"residual_slots": 1}, "has 1."), ({"streamed": "all", "prefill_block": 0}, {}, "at least two"),
+    ({"streamed": "all"}, {"residual_slots": 1}, "has 1."), ({"streamed": "all", "prefill_block": 0}, {}, "not asked for"),
     ({"streamed": "all"}, {"program_words": 30}, "have 49 commands with it, machine 'tiny' holds 30"),
     ({"streamed": "all"}, {"resident_words": 100}, "layer0.qkv and layer0.out would take 128 words"),
 ], ids=["resident", "embedding", "slots", "off", "program", "words"])

@@ -9,6 +9,7 @@ from spikeloom.arch.presets import preset
 from spikeloom.arch.registers import ErrorCode
 from spikeloom.arch.run_cycles import Token, run_report
 from spikeloom.arch.streamed_cycles import MemoryTiming
+from spikeloom.arch.sweeps import Prefill
 from spikeloom.compiler import compile_model
 from spikeloom.driver import errors
 from spikeloom.driver.device import Device
@@ -24,9 +25,9 @@ CFG = preset("twin")
 PROMPT, NEW_TOKENS = [1, 2, 3], 6
 
 
-def network(seed, bits=8):
+def network(seed, bits=8, **options):
     config, tensors = random_model(seed, replace(TINY, weight_bits=bits))
-    return (config, tensors), compile_model(config, tensors, CFG, logit_scale=50.0, streamed="all")
+    return (config, tensors), compile_model(config, tensors, CFG, logit_scale=50.0, streamed="all", **options)
 
 
 def works(device, model):
@@ -51,7 +52,7 @@ def test_every_bit_agrees(open_device, seed, bits, stall, latency):
 @pytest.mark.parametrize("dense", [False, True])
 def test_cycles_are_predicted(open_device, seed, bits, dense):
     """Exactly behind a fixed latency; within 2% behind a DRAM, whose moments the model does not know."""
-    model, image = network(seed, bits)
+    model, image = network(seed, bits, prefill_ahead=False)
     for dram, tolerance in ((None, 0), (Dram(), 0.02)):
         memory = Memory(latency=40, outstanding=8, dram=dram)
         device, _ = open_device("twin", memory=memory, scramble=True)
@@ -61,8 +62,8 @@ def test_cycles_are_predicted(open_device, seed, bits, dense):
         ids = PROMPT + [token.id for token in made[:-1]]
         tokens = [Token(integer.step(token, position, head=position >= 2), token, position, position >= 2)
                   for position, token in enumerate(ids)]
-        report = run_report(CFG, image.program, tokens, entry=image.card["entries"]["token"], dense=dense,
-                            memory=MemoryTiming(latency=40, outstanding=8, dram=dram))
+        report = run_report(CFG, image.program, tokens, entry=image.card["entries"]["token"], prefill=Prefill.of(image.card),
+                            dense=dense, memory=MemoryTiming(latency=40, outstanding=8, dram=dram))
         assert counted["bytes_rows"] == report.row_bytes
         assert counted["cycles"] == pytest.approx(report.cycles, rel=tolerance, abs=0)
 

@@ -1,10 +1,14 @@
 """Blocks of prompt tokens on the Verilated machine: the bits of token by token, the cycles that are predicted, and every way to end."""
 
+import json
 from dataclasses import replace
 from functools import cache
 
 import pytest
 
+from spikeloom.arch.commands import Command, Opcode
+from spikeloom.arch.commands import Memory as Destination
+from spikeloom.arch.layout import Image, pack_program
 from spikeloom.arch.presets import preset
 from spikeloom.arch.registers import ErrorCode, Mode, Reason
 from spikeloom.arch.run_cycles import Token, run_report
@@ -183,6 +187,50 @@ def test_a_bad_token_in_a_block_names_its_position(place, open_device):
         it.reset()
         report = verify(it, IntegerModel(*network("int8")), text(9), NEW)
         assert report.mismatches == 0, report.first
+
+
+def test_a_bus_that_dies_under_a_load_names_the_load(open_device):
+    """Whatever runs meanwhile: no data come any more after so many beats."""
+    image = image_of("int8")
+    entry = image.card["entries"]["prefill"]
+    loads = [index for index in range(entry, len(image.program)) if image.program[index].opcode == Opcode.LOAD]
+    device, transport = open_device("tiny")
+    device.load(image)
+    device.registers.write("bus_timeout", value=100)
+    first = sum(image.program[index]["l_words"] for index in loads if not image.program[index]["l_ahead"])
+    transport.fault("r", first + 4 * BLOCK + 20)
+    with pytest.raises(errors.SpikeloomError):
+        list(device.generate(text(9), NEW))
+    error = device.registers.fields("error")
+    assert (error["code"], error["position"]) == (ErrorCode.BUS_DEAD, 0) and error["command"] in loads
+    assert image.program[error["command"]]["l_ahead"]
+    transport.heal()
+    transport.reset()
+    device.load(image)
+    report = verify(device, IntegerModel(*network("int8")), text(9), NEW)
+    assert report.mismatches == 0, report.first
+
+
+@pytest.mark.parametrize("memory", Destination, ids=lambda memory: memory.name.lower())
+def test_streamed_rows_wait_for_a_load_that_goes_on(memory, open_device):
+    """In a program that no compiler writes: LOADs in a token section whose rows are streamed."""
+    model = network("int8")
+    image = compile_model(*model, CFG, logit_scale=50.0, streamed="all", prefill_block=0)
+    entry, program = image.card["entries"]["token"], image.program
+    rows = {"l_memory": memory, "l_address": 500, "l_words": 200, "l_offset": 0}
+    fields = program[0].fields if memory == Destination.PARAMETERS else rows
+    load = [Command(Opcode.LOAD, {**fields, "l_ahead": 1}, "load")]
+    program = program[:entry] + load + program[entry:entry + 3] + load + program[entry + 3:]
+    card = image.card | {"labels": [command.label for command in program]}
+    image = Image(image.fingerprint, image.sections | {"program": pack_program(program), "card": json.dumps(card).encode()})
+    cycles = []
+    for device in (open_device("tiny")[0], Device(Emulator(CFG), CFG)):
+        device.load(image)
+        device.clear_counters()
+        report = verify(device, IntegerModel(*model), text(4), NEW)
+        assert report.mismatches == 0, report.first
+        cycles.append(device.counters()["cycles"])
+    assert cycles[0] == pytest.approx(cycles[1], rel=0.02)
 
 
 def test_faults_of_a_block_name_command_and_position(open_device):

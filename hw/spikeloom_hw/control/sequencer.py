@@ -61,7 +61,7 @@ class Sequencer(wiring.Component):
     loading : In(1)
         A LOAD is not done.
     load_fault : In(1)
-        The fault of this cycle is that of the LOAD.
+        A fault of this cycle, if it is one of reads, is that of the LOAD.
     first_logits : Out(1)
         Pulse before the first logits of a token.
     picked, picked_logit, best_id, best_logit, target_logit : In
@@ -132,8 +132,6 @@ class Sequencer(wiring.Component):
         #: Of the last LOAD.
         self._load_index, self._load_position = Signal(12), Signal(16)
         m.d.comb += [self._at_fault.eq(self.command_index), self._position_at_fault.eq(self.position)]
-        with m.If(self.load_fault):
-            m.d.comb += [self._at_fault.eq(self._load_index), self._position_at_fault.eq(self._load_position)]
         self._build_records(m)
         with m.If(self.busy):
             m.d.sync += self._elapsed.eq(self._elapsed + 1)
@@ -329,7 +327,8 @@ class Sequencer(wiring.Component):
                         with m.Else():
                             m.d.sync += [self.position.eq(base_position), self._index.eq(base_index)]
             with m.State("FLUSH"):
-                with m.If(self.flushed & ~self.o_token.valid & ~self.o_trace.valid & ~self._trace_wait):
+                # A stop in the middle of a sweep may find a LOAD at work.
+                with m.If(self.flushed & ~self.o_token.valid & ~self.o_trace.valid & ~self._trace_wait & ~self.loading):
                     m.d.comb += self.finished.eq(1)
                     m.next = "IDLE"
             idle = fsm.ongoing("IDLE")
@@ -348,6 +347,8 @@ class Sequencer(wiring.Component):
             m.d.comb += [code.eq(self._own_code), address.eq(self._own_address)]
         with m.Elif(self.fault & (self.busy | self.start | (self.fault_code == ErrorCode.BUS_DEAD))):
             m.d.comb += [code.eq(self.fault_code), address.eq(self.fault_address)]
+            with m.If(self.load_fault & ((self.fault_code == ErrorCode.BUS_READ) | (self.fault_code == ErrorCode.BUS_DEAD))):
+                m.d.comb += [self._at_fault.eq(self._load_index), self._position_at_fault.eq(self._load_position)]
         with m.Elif(expired):
             m.d.comb += code.eq(ErrorCode.WATCHDOG)
         with m.If((code != 0) & ~self._failed):

@@ -165,7 +165,7 @@ LOAD = _lay_out(
     ("l_memory", 2, "Memory"),
     ("l_address", 20, "first word written"),
     ("l_words", 20, "words"),
-    ("l_ahead", 1, "the commands behind it do not wait: the words are there from the end of the section or sweep on, or for the next LOAD"),
+    ("l_ahead", 1, "commands behind it run meanwhile; streamed rows, the next LOAD and the end of the section or sweep wait for it"),
 )
 DUMP = _lay_out(BODY, ("d_buffer", 4, "Buffer"))
 

@@ -79,9 +79,9 @@ class Border:
 
 @dataclass
 class Background:
-    """A LOAD that goes on behind the commands after it; the end of the section or sweep waits for it.
+    """A LOAD that goes on behind the commands after it; streamed rows, the next LOAD and the end of the section or sweep wait for it.
 
-    Each of its words takes a cycle of the resident rows, which the engine then goes without: of that the model knows the mean.
+    Each word of the resident rows takes a cycle of them, which the engine then goes without: of that the model knows the mean.
 
     Members
     -------
@@ -111,12 +111,13 @@ class Background:
             self._worked, self._added = self._worked + cycles, self._added + adding
 
     def settle(self) -> int:
-        """Cycles that it has cost, at the end of the section or sweep, beside those of the commands."""
+        """Cycles that it has cost beside those of the commands, where something waits for it."""
         if not self.left:
             return 0
         # Cycles of the rows that words take, and by which the commands are slower as long as words come.
         coming = self.left - self._quiet
-        share, adding = min(self.command["l_words"] / coming, 0.99), self._added / max(1, self._worked)
+        words = self.command["l_words"] * (self.command["l_memory"] == Memory.RESIDENT)
+        share, adding = min(words / coming, 0.99), self._added / max(1, self._worked)
         slower = 1 + adding * share / (1 - share)
         done = self._quiet + coming / slower
         waited = self.left - self._worked if done > self._worked else self.left - done

@@ -188,7 +188,7 @@ def register_map(cfg) -> RegisterMap:
         Register("entries", (Field("boot", 16, rw, doc="first command of the boot section"),
                              Field("token", 16, rw, doc="first command of the token section"))),
         Register("prefill", (Field("entry", 16, rw, doc="first command of the sweeps over blocks of a prompt; 0: token by token"),
-                             Field("block", 16, rw, doc="most tokens of a block"))),
+                             Field("block", 16, rw, doc="most tokens of a block; no more than the card says"))),
         Register("limits", (Field("vocabulary", 16, rw, doc="tokens of the model"),
                             Field("context", 16, rw, doc="positions of the model"))),
         Register("run", (Field("n_prompt", 16, rw, doc="tokens in the prompt memory"),

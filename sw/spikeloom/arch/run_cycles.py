@@ -90,7 +90,7 @@ def token_steps(cfg: AcceleratorConfig, program: Sequence[Command], it: Token, *
 
 
 def _waited(background):
-    """What the end of a section or sweep waits for a LOAD that goes on."""
+    """What the end of a section or sweep, the next LOAD or streamed rows wait for a LOAD that goes on."""
     return [Step(background.command, background.settle())] if background.left else []
 
 
@@ -102,11 +102,12 @@ def _steps(cfg, commands, it, buffers, background, *, first=True, **options):
             background.work(SKIPPED, 0)
             border.pass_over()
             continue
+        if command.opcode == Opcode.LOAD or command["streamed"]:
+            out += _waited(background)
         rows = buffers.rows(command, it)
         cycles = command_cycles(cfg, command, rows=rows, position=it.position, last_position=it.last_position,
                                 before=border.before, before_rows=border.rows, **options)
         if command.opcode == Opcode.LOAD:
-            out += _waited(background)
             cycles = background.begin(command, cycles, options.get("memory"))
         event_tiles = len(rows) * command["tiles"]
         adding = adding_cycles(cfg, command, rows) if event_tiles else 0

@@ -130,6 +130,8 @@ class Schedule:
             return "An encoder reads its texts whole."
         if not any(name.startswith("layer") for name in self.placement.names):
             return "No layer is streamed."
+        if block < 2:
+            return "Blocks were not asked for."
         block = min(block, cfg.residual_slots // c.steps)
         if block < 2:
             return f"Blocks take at least two residual streams per time step; machine {cfg.name!r} has {cfg.residual_slots}."

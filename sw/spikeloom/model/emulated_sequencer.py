@@ -209,6 +209,7 @@ class Sequencer:
             if self.position == n_prompt:
                 self.position, sweep, first = 0, end + 1, False
             if self._stop:
+                self._settle()
                 self.position = 0
                 return Reason.STOPPED
             yield
@@ -240,7 +241,7 @@ class Sequencer:
                 border.pass_over()
                 continue
             before = counters["saturations"]
-            if command.opcode == Opcode.LOAD:
+            if command.opcode == Opcode.LOAD or command["streamed"]:
                 self._settle()
             self._count_cycles(command, at, border)
             if command["l_ahead"]:

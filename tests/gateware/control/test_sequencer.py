@@ -286,14 +286,25 @@ def test_a_section_ends_with_its_loads(mode, entry):
     bench(test)
 
 
-def test_the_fault_of_a_load_that_goes_on_names_it():
+@pytest.mark.parametrize("code", [ErrorCode.BUS_READ, ErrorCode.BUS_DEAD, ErrorCode.SATURATION])
+def test_the_fault_of_a_load_that_goes_on_names_it(code):
+    """If it is one of reads: others of the same cycle are the running command's."""
     async def test(it):
         registers = {"prefill_entry": PREFILL, "prefill_block": 3}
-        reason = (await it.run(AHEAD, [1, 2, 3, 4, 5], Mode.GENERATE, loading=90, fault_at=6, fault_code=ErrorCode.BUS_READ,
-                              **registers))[3]
+        reason = (await it.run(AHEAD, [1, 2, 3, 4, 5], Mode.GENERATE, loading=90, fault_at=6, fault_code=code, **registers))[3]
         dut, get, (index, position, _, busy) = it.dut, it.ctx.get, it.times[-1]
         assert reason == Reason.FAILED and busy and (AHEAD[index].opcode, position) == (Opcode.FIRE, 0)
-        assert (get(dut.error_code), get(dut.error_command), get(dut.error_position)) == (ErrorCode.BUS_READ, index - 1, 0)
+        named = index if code == ErrorCode.SATURATION else index - 1
+        assert (get(dut.error_code), get(dut.error_command), get(dut.error_position)) == (code, named, 0)
+
+    bench(test)
+
+
+def test_a_stop_waits_for_a_load_that_goes_on():
+    """The run ends with a sweep's position, and not before memory is left alone."""
+    async def test(it):
+        started, _, _, reason, _ = await it.run([HALT, LOAD_AHEAD, fire(), SWEEP, HALT], [1, 2, 3], Mode.ENCODE, loading=60, stop_at=2)
+        assert (len(started), reason, it.ctx.get(it.dut.loading)) == (2, Reason.STOPPED, 0) and it.loaded == it.times[0][2] + 59
 
     bench(test)
 
