@@ -39,8 +39,8 @@ class Data:
 
 
 DATA = {data.name: data for data in (
-    Data("shakespeare", corpus.load_tiny_shakespeare, 0, 800, 20_000),
-    Data("stories", corpus.load_default, 512, 800, 30_000),
+    Data("shakespeare", corpus.load_tiny_shakespeare, 0, 1500, 20_000),
+    Data("stories", corpus.load_default, 512, 1500, 30_000),
 )}
 
 
@@ -106,6 +106,7 @@ VARIANTS = (
     Variant("late", "gradient", "annealed until 85%", training={"anneal_until": 0.85}),
     # Neurons that read the stream.
     Variant("centre", "neurons", "stream neurons start in mid-range", options={"centre": 0.5}),
+    Variant("quiet", "neurons", "stream neurons start a quarter of their range below", options={"centre": -0.25}),
     # The form of the attention.
     Variant("soft", "attention", "softmax on spikes (float; no winners)", training={"anneal_until": 1e9}, soft=True),
     Variant("k8", "attention", "top-8, shifts 0 1 1 2 2 3 3 3", model=by_rank(0, 1, 1, 2, 2, 3, 3, 3)),

@@ -10,6 +10,8 @@ from .quality_sections import CYCLES, SUITES, goal_lines, goals, number, precisi
 
 EVIDENCE = "[model]"
 PICTURE = "quality.png"
+#: Of `public_model`.
+PUBLIC = "public-stories260k.json"
 GROUPS = {
     "reference": "Reference",
     "recipe": "The recipe",
@@ -95,6 +97,11 @@ def write(results: list[dict], about: dict, out: Path, docs: Path, command: str,
     stories = out.parent / "stories-260k.json"
     if stories.exists():
         document["stories_260k_bits_per_byte"] = json.loads(stories.read_text(encoding="utf-8"))["integer"]["bits_per_byte"]
+    public = out.parent / PUBLIC
+    if public.exists():
+        held = json.loads(public.read_text(encoding="utf-8"))
+        document["public_model"] = {"from": f"results/{PUBLIC}", "bits_per_byte_by_context": {
+            context: row["bits_per_byte"] for context, row in held["by_context"].items()}}
     document |= {"precision": suite(out.parent, "precision"), "suites": {name: suite(out.parent, name) for name in SUITES}}
     document["integer_less_float_nats"] = exported(out.parent)
     document["goals"] = goals(document)
@@ -117,7 +124,7 @@ def page(document: dict) -> str:
     lines += [headline_line(row) for row in document["headline"]]
     lines += ["", "Rows of data sets are the small shape of the ablations, the others the released models. "
               "After so few tokens neither small model is trained, and a gap there, or none, does not speak for trained ones."]
-    lines += goal_lines(document["goals"]) if "goals" in document else []
+    lines += goal_lines(document["goals"], document.get("public_model")) if "goals" in document else []
     lines += precision_lines(document["precision"]) if document.get("precision") else []
     lines += suite_lines(document["suites"]) if "suites" in document else []
     shape = document["shape"]
