@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from spikeloom.arch.config import FitError
+from spikeloom.arch.config import AcceleratorConfig, FitError, check_fit
 from spikeloom.arch.presets import preset
 from spikeloom.arch.run_cycles import Token, encoding_report, token_steps
 from spikeloom.arch.streamed_cycles import MemoryTiming
@@ -25,6 +25,8 @@ from .shapes import program_of, rates_of
 from .stories import POSITIONS, PROMPT, Bound, Tally, generate_checked, image_of, load_stories, score_stories
 
 MODEL, MACHINE = "stories-260k", "sim"
+#: The largest released model, and the best; machines that are tried for a model, in order.
+BEST, MACHINES = "stories-1m", (MACHINE, "kv260")
 LATENCIES = (24, 64)
 #: Where in a story the picture of a token is taken.
 PICTURED = 64
@@ -65,10 +67,25 @@ class Measures:
 
     def __init__(self, options: Options = Options(), announce: Announce = silent):
         self.options, self.announce = options, announce
-        self.cfg = preset(MACHINE)
+        self.machines = [preset(name) for name in MACHINES]
         self._made: dict[tuple[str, str], object] = {}
 
     # -- what is measured -------------------------------------------------------------------------------------
+
+    @property
+    def cfg(self) -> AcceleratorConfig:
+        """The machine of most figures."""
+        return self.machines[0]
+
+    def machine_of(self, name: str) -> AcceleratorConfig:
+        """The first machine that holds a model; the first of all where none does."""
+        for cfg in self.machines:
+            try:
+                check_fit(self.stored(name).config, cfg)
+            except FitError:
+                continue
+            return cfg
+        return self.cfg
 
     def stored(self, name: str) -> store.StoredModel:
         """A released model."""
@@ -84,12 +101,17 @@ class Measures:
         """(texts as tokens, what they are) of the stories model."""
         return load_stories(self.options.stories, self.stored(MODEL))
 
-    @cached_property
+    @property
     def machine_identity(self) -> dict:
         """What the figures of the gateware belong to."""
-        text, _ = verilog_of(self.cfg)
-        return {"preset": self.cfg.name, "fingerprint": f"{self.cfg.fingerprint:#010x}",
-                "verilog_sha256": hashlib.sha256(text.encode()).hexdigest()}
+        return self._identity(self.cfg)
+
+    def _identity(self, cfg):
+        def make():
+            text, _ = verilog_of(cfg)
+            return {"preset": cfg.name, "fingerprint": f"{cfg.fingerprint:#010x}",
+                    "verilog_sha256": hashlib.sha256(text.encode()).hexdigest()}
+        return self._once("identity", cfg.name, make)
 
     def model_identity(self, name: str = MODEL) -> dict:
         """Which model a figure belongs to."""
@@ -97,7 +119,8 @@ class Measures:
 
     def of(self, name: str = MODEL) -> dict:
         """What a figure of a model on the gateware was measured on."""
-        return self.model_identity(name) | {"machine": self.machine_identity, "data": self.stories[1]}
+        data = self.stories[1] if name == MODEL else load_stories(self.options.slow_stories, self.stored(name))[1]
+        return self.model_identity(name) | {"machine": self._identity(self.machine_of(name)), "data": data}
 
     def _device(self, cfg, **options):
         return Device(open_machine(cfg, **options), cfg, deadline_s=600)
@@ -113,21 +136,28 @@ class Measures:
         return self._once("scored", name, lambda: self._score(name))
 
     def _score(self, name):
-        stored, few = self.stored(name), self.options.slow_stories
+        stored, few, cfg = self.stored(name), self.options.slow_stories, self.machine_of(name)
         stories = self.stories[0] if name == MODEL else load_stories(few, stored)[0]
-        step, image = self.announce(f"{name}, resident rows", len(stories)), image_of(stored, self.cfg)
-        with self._device(self.cfg) as device:
+        step, image = self.announce(f"{name}, resident rows", len(stories)), image_of(stored, cfg)
+        with self._device(cfg) as device:
             device.load(image)
             model = IntegerModel(stored.config, stored.tensors)
             first = score_stories(device, image, model, stories[:few], advance=step)
             return first, first + score_stories(device, image, model, stories[few:], advance=step)
 
-    @cached_property
-    def dense(self) -> Tally:
+    def sparse(self, name: str) -> Tally:
+        """A model on the stories that dense mode reads too."""
+        return self._scored(name)[0]
+
+    def dense(self, name: str = MODEL) -> Tally:
         """Dense mode: every row requested."""
-        stored, stories = self.stored(MODEL), self.stories[0][:self.options.slow_stories]
-        step, image = self.announce("dense mode", len(stories)), image_of(stored, self.cfg)
-        with self._device(self.cfg) as device:
+        return self._once("dense", name, lambda: self._dense(name))
+
+    def _dense(self, name):
+        stored, cfg = self.stored(name), self.machine_of(name)
+        stories = load_stories(self.options.slow_stories, stored)[0]
+        step, image = self.announce(f"{name}, dense mode", len(stories)), image_of(stored, cfg)
+        with self._device(cfg) as device:
             device.load(image)
             return score_stories(device, image, IntegerModel(stored.config, stored.tensors), stories, dense=True, advance=step)
 
@@ -193,7 +223,8 @@ class Measures:
             except FitError as error:
                 out[name] = {"left_out": str(error)}
                 continue
-            out[name] = {"cycles_per_token": round(tally.cycles_per_token, 1), "event_bound_per_token": round(tally.bound_per_token, 1),
+            out[name] = {"preset": self.machine_of(name).name, "cycles_per_token": round(tally.cycles_per_token, 1),
+                         "event_bound_per_token": round(tally.bound_per_token, 1),
                          "over_event_bound": tally.cycles / tally.bound, "over_machine_bound": tally.cycles / tally.adding,
                          "rows_silent": tally.silent,
                          "rows_skipped": tally.counters["rows_skipped"], "mismatches": tally.mismatches, "compared": tally.compared,
@@ -202,18 +233,18 @@ class Measures:
 
     def _encoded(self, name: str) -> Tally:
         """An encoder: texts read whole. Q, K and V are commands of both sweeps of a layer."""
-        stored, tally = self.stored(name), Tally()
-        image, bound, config = image_of(stored, self.cfg), Bound(stored.config, stored.tensors, self.cfg), stored.config
+        stored, tally, cfg = self.stored(name), Tally(), self.machine_of(name)
+        image, bound, config = image_of(stored, cfg), Bound(stored.config, stored.tensors, cfg), stored.config
         texts = self._texts(stored, self.options.slow_stories)
         step = self.announce(f"{name}, resident rows", len(texts))
         model = IntegerModel(config, stored.tensors)
-        with self._device(self.cfg) as device:
+        with self._device(cfg) as device:
             device.load(image)
             for ids in texts:
                 device.clear_counters()
                 device.encode(ids)
                 counters, traces = device.counters(), model.encode(ids)
-                report = encoding_report(self.cfg, image.program, traces, ids, entry=image.card["entries"]["token"])
+                report = encoding_report(cfg, image.program, traces, ids, entry=image.card["entries"]["token"])
                 again = [f"layer{layer}.qkv" for layer in range(config.layers)]
                 tally.positions += len(ids)
                 tally.cycles += counters["cycles"]
@@ -245,8 +276,10 @@ class Measures:
 
     @cached_property
     def rates(self) -> dict[str, float]:
-        """Firing rates of the stories model, the largest that was trained, by kind of neuron."""
-        return rates_of(self.stored(MODEL).config, (token.trace for token in self.tokens))
+        """Firing rates of the largest model that was trained, by kind of neuron: of its first story."""
+        stored = self.stored(BEST)
+        model, (story, *_) = IntegerModel(stored.config, stored.tensors), load_stories(1, stored)[0]
+        return rates_of(stored.config, (model.step(token, position) for position, token in enumerate(story[:POSITIONS])))
 
     @cached_property
     def ladder(self) -> dict[str, list[dict]]:

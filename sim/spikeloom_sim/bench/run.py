@@ -12,7 +12,7 @@ from . import page
 from .boards import BLOCKS, BOARDS, PROMPT
 from .figures import DETAILS, RESULT, Figure, entry, load, merge
 from .keys import GOALS
-from .measures import Measures
+from .measures import BEST, Measures
 
 AREA, ROUTE, STREAMED = Path("results/area.json"), Path("results/route.json"), Path("results/streamed.json")
 
@@ -50,8 +50,9 @@ class Figures:
         released = self.m.released
         ratios = {name: round(record["over_event_bound"], 4) for name, record in released.items() if "left_out" not in record}
         worst = max(ratios, key=ratios.get)
-        events = self.m.cfg.events
+        events = self.m.machine_of(worst).events
         beside = {"model": worst, "by_model": ratios, "resident_rows_added_per_cycle": events,
+                  "preset": {name: released[name]["preset"] for name in ratios},
                   "over_the_bound_of_this_machine": {name: round(released[name]["over_machine_bound"], 4) for name in ratios}}
         left = {name: record["left_out"] for name, record in released.items() if "left_out" in record}
         if left:
@@ -67,7 +68,7 @@ class Figures:
         return Figure(round(min(shares.values()), 4), beside, self.m.of())
 
     def _dense_and_sparse(self):
-        sparse, dense = self.m.resident[0], self.m.dense
+        sparse, dense = self.m.sparse(BEST), self.m.dense(BEST)
         return sparse, dense, {
             "sparse": {"cycles_per_token": round(sparse.cycles_per_token, 1), "bytes_per_token": round(sparse.bytes_per_token, 1)},
             "dense": {"cycles_per_token": round(dense.cycles_per_token, 1), "bytes_per_token": round(dense.bytes_per_token, 1)},
@@ -77,11 +78,11 @@ class Figures:
 
     def dense_over_sparse_cycles(self):
         sparse, dense, beside = self._dense_and_sparse()
-        return Figure(round(dense.cycles / sparse.cycles, 3), beside, self.m.of())
+        return Figure(round(dense.cycles / sparse.cycles, 3), beside, self.m.of(BEST))
 
     def dense_over_sparse_bytes(self):
         sparse, dense, beside = self._dense_and_sparse()
-        return Figure(round(dense.row_bytes / sparse.row_bytes, 3), beside, self.m.of())
+        return Figure(round(dense.row_bytes / sparse.row_bytes, 3), beside, self.m.of(BEST))
 
     # -- streaming --------------------------------------------------------------------------------------------
 
@@ -110,7 +111,7 @@ class Figures:
         if on_gateware:
             beside["random_network_on_the_gateware"] = {"file": STREAMED.as_posix()} | {name: on_gateware[name] for name in (
                 "evidence", "block", "prompt", "cycles_per_token", "prefill_over_decode", "prediction_error", "mismatches")}
-        return Figure(record["blocks"][block]["prefill_over_decode"], beside, {"firing_rates_of": self.m.model_identity()})
+        return Figure(record["blocks"][block]["prefill_over_decode"], beside, {"firing_rates_of": self.m.model_identity(BEST)})
 
     def bytes_per_token_by_bits(self):
         points = self.m.formats
@@ -129,7 +130,7 @@ class Figures:
 
     def _board(self, shape):
         record = self.m.board(shape)
-        return Figure(record["sparse"]["tokens_per_second"], record, {"firing_rates_of": self.m.model_identity()})
+        return Figure(record["sparse"]["tokens_per_second"], record, {"firing_rates_of": self.m.model_identity(BEST)})
 
     def fmax_mhz_ecp5(self):
         record = load(self.root / ROUTE)
@@ -187,7 +188,7 @@ def parts(measures: Measures) -> dict[str, Callable[[], object]]:
     return {
         "model": m.of, "versions": versions,
         "machine": lambda: {"columns": m.cfg.cols, "events": m.cfg.events, "bus_bytes": m.cfg.bus_bytes},
-        "resident": lambda: m.resident[1].summary(), "dense": lambda: m.dense.summary(),
+        "resident": lambda: m.resident[1].summary(), "dense": lambda: m.dense().summary(),
         "generation": lambda: {name: getattr(m.generation, name) for name in ("compared", "mismatches", "first")},
         "released": lambda: m.released, "rates": lambda: {kind: round(float(rate), 4) for kind, rate in m.rates.items()},
         "ladder": lambda: m.ladder, "token": lambda: m.picture, "sweep": lambda: m.sweep,

@@ -116,7 +116,7 @@ def test_released_models_of_every_kind_are_measured(seed, stored, monkeypatch):
     monkeypatch.setattr(measures, "open_machine", lambda cfg, **options: Emulator(cfg))
     monkeypatch.setattr(measures, "load_stories", lambda count, model: (texts(model.config, count), {}))
     m = Measures(Options(stories=1, slow_stories=1))
-    m.cfg, m.stored = CFG, released.__getitem__
+    m.machines, m.stored = [CFG], released.__getitem__
     m._texts = lambda model, count: [[n % model.config.vocabulary for n in range(3, 11)]] * count
     monkeypatch.setattr(measures, "image_of", lambda model, cfg: check_fit(model.config, cfg) or image_of(model, cfg))
     found = m.released
