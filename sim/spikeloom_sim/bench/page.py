@@ -53,8 +53,8 @@ _FIRING = """Random networks of the stories model's shape whose neurons speak at
 rate 0, and from there a straight line to dense mode."""
 _ROOFLINE = """Additions of weights per cycle over additions per byte read. Dots: what the machine adds; rings: what a dense machine would
 have had to add in the same time. A ring above a roof is below the dense roofline in cycles."""
-_LARGE = """By the cycle model, at the firing rates of the largest released model ({rates}), with everything counted: parameters, keys, values,
-embedding."""
+_LARGE = """By the cycle model, at the firing rates of the largest released model ({rates}), with everything counted: parameters, keys,
+values, embedding."""
 _LAYERS = """What that rests on: a layer of each shape at full width in RTL, streamed, random weights, forced rates [sim]."""
 _PROCESSOR = """`decode.c`: the integer model as a plain C loop with row skip, 128-bit vectors, one sequence per core, in processor seconds;
 {differ} of {compared:,} logits differ from the integer model's. The boards' figures are scaled by published CoreMark per core [model]."""

@@ -55,6 +55,8 @@ class Variant:
     model: dict = field(default_factory=dict)
     training: dict = field(default_factory=dict)
     options: dict = field(default_factory=dict)
+    #: Options of a softmax twin.
+    twin: dict = field(default_factory=dict)
     #: Fields of `GoldenOptions`: the run is a golden model's (time steps, other attentions).
     golden: dict | None = None
     kind: str = "spiking"
@@ -74,6 +76,7 @@ class Variant:
         config["model"] |= {"name": f"{data.name}-{self.name}", "vocabulary": vocabulary} | self.model
         config["training"] |= self.training
         config["float"] |= self.options
+        config |= {"twin": self.twin} if self.twin else {}
         config["fraction"] = self.fraction
         if self.golden is not None:
             config["golden"] = {"fraction": 9, **self.golden}
@@ -97,6 +100,7 @@ _LIF = {"norm": "batch", "norm_at": "neurons"}
 VARIANTS = (
     # What the rest is compared with.
     Variant("twin", "reference", "softmax twin: GPT of equal size", kind="softmax", seeds=(0, 1, 2)),
+    Variant("twin-binary", "reference", "the twin with queries and keys of 0 and 1", kind="softmax", twin={"binary": True}),
     Variant("base", "reference", "top-4 by rank: 1, 1/2, 1/4, 1/8; annealed from softmax until 55%", seeds=(0, 1, 2)),
     # The gradient of the competition, and how training comes to it.
     Variant("ranked", "gradient", "gradient of one softmax per rank", options={"ranked": True}),

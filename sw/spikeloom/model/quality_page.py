@@ -49,8 +49,8 @@ def summarise(results: list[dict], about: dict) -> dict:
             gaps = [loss(run) - loss(twin) for run, twin in paired]
             row = {"data": data, "variant": variant.name, "group": variant.group, "about": variant.about, "seeds": len(own),
                    "nats_per_token": round(statistics.mean(map(loss, own)), 5), "seed_spread_nats": spread([loss(run) for run in own]),
-                   "gap_nats": round(statistics.mean(gaps), 5) if gaps and variant.kind != "softmax" else None,
-                   "gap_spread_nats": spread(gaps) if variant.kind != "softmax" else None,
+                   "gap_nats": round(statistics.mean(gaps), 5) if gaps and variant.name != "twin" else None,
+                   "gap_spread_nats": spread(gaps) if variant.name != "twin" else None,
                    "bits_per_byte": round(statistics.mean(run.get("integer", run["float"])["bits_per_byte"] for run in own), 5),
                    "runs": own}
             if "integer" in own[0]:

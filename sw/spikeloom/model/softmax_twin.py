@@ -22,12 +22,26 @@ def spiking_parameters(config: ModelConfig) -> int:
     return sum(math.prod(shape) for shape, _ in tensor_shapes(config).values())
 
 
-class TwinBlock(nn.Module):
-    """x [B, T, width] -> the same."""
+class Binary(torch.autograd.Function):
+    """1 where x > 0, else 0; the gradient passes where |x| < 1."""
 
-    def __init__(self, width: int, heads: int, hidden: int, causal: bool = True):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return (x > 0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, = ctx.saved_tensors
+        return torch.where(x.abs() < 1, gradient, 0.0)
+
+
+class TwinBlock(nn.Module):
+    """x [B, T, width] -> the same; with `binary` queries and keys are 0 or 1, and scores are not divided by more than 2."""
+
+    def __init__(self, width: int, heads: int, hidden: int, causal: bool = True, binary: bool = False):
         super().__init__()
-        self.heads, self.causal = heads, causal
+        self.heads, self.causal, self.binary = heads, causal, binary
         self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
@@ -35,7 +49,9 @@ class TwinBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, H, T, width / H]
                    for part in self.qkv(self.norm_attention(x)).chunk(3, -1))
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        if self.binary:
+            q, k = Binary.apply(q), Binary.apply(k)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal, scale=0.5 if self.binary else None)
         x = x + self.out(y.transpose(1, 2).flatten(-2))
         return x + self.down(F.gelu(self.up(self.norm_mlp(x))))
 
@@ -44,10 +60,10 @@ class SoftmaxTwin(nn.Module):
     """Tokens int64 [B, T] -> logits float [B, T, V] (or, of a classifier, [B, T, classes], read at position 0)."""
 
     def __init__(self, vocabulary: int, context: int, width: int, layers: int, heads: int, hidden: int, *,
-                 causal: bool = True, outputs: int | None = None):
+                 causal: bool = True, outputs: int | None = None, binary: bool = False):
         super().__init__()
         self.embed, self.position = nn.Embedding(vocabulary, width), nn.Embedding(context, width)
-        self.blocks = nn.ModuleList(TwinBlock(width, heads, hidden, causal) for _ in range(layers))
+        self.blocks = nn.ModuleList(TwinBlock(width, heads, hidden, causal, binary) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, outputs or vocabulary)
         for module in self.modules():
@@ -60,11 +76,11 @@ class SoftmaxTwin(nn.Module):
                 nn.init.normal_(writer.weight, std=0.02 / (2 * layers) ** 0.5)
 
     @classmethod
-    def matching(cls, config: ModelConfig) -> "SoftmaxTwin":
-        """The twin of a spiking model, as near to its parameter count as the hidden width allows."""
+    def matching(cls, config: ModelConfig, **options) -> "SoftmaxTwin":
+        """The twin of a spiking model, as near to its parameter count as the hidden width allows; `options` such as `binary`."""
         def build(hidden):
             return cls(config.vocabulary, config.context, config.width, config.layers, config.heads, hidden,
-                       causal=not config.bidirectional, outputs=config.outputs)
+                       causal=not config.bidirectional, outputs=config.outputs, **options)
 
         state = torch.random.get_rng_state()
         empty = build(1).parameters_in_all()

@@ -143,7 +143,7 @@ def build_model(config: dict, kind: str, kernel: bool = True):
                           kernel=kernel)
     from .softmax_twin import SoftmaxTwin
 
-    return SoftmaxTwin.matching(ModelConfig.from_dict(config["model"]))
+    return SoftmaxTwin.matching(ModelConfig.from_dict(config["model"]), **config.get("twin", {}))
 
 
 class Run:
