@@ -24,6 +24,7 @@ FIGURES = {
     "dense_over_sparse_cycles": "dense mode over sparse, cycles",
     "dense_over_sparse_bytes": "the same, bytes of weights",
     "stream_peak_fraction": "streamed rows: bytes per cycle over the port's peak",
+    "prefill_over_decode": "the same: reading a prompt of 128 in blocks of 16, tokens per second over those of writing",
     "tok_s_d288_z2": "8 M parameters, int4, on a PYNQ-Z2, tokens/s",
     "tok_s_d768_kv260": "125 M parameters, int4, on a KV260, tokens/s",
     "fmax_mhz_ecp5": "clock of the core on an ECP5-85F, MHz",
@@ -46,6 +47,7 @@ def rows() -> list[tuple[str, str, str, str]]:
     """(what, figure, goal, evidence and file) of each line."""
     speed, parts = result("bench.json"), result("bench_details.json")
     networks, quality, systems = result("random_models.json"), result("stories-260k.json"), result("systems.json")["each"]
+    larger = result("stories-1m.json")
     resident, dense, streamed = parts["resident"], parts["dense"], parts["streamed"]
     q, samples = quality, quality["samples"]
     bits = {name: q[name]["bits_per_byte"] for name in ("integer", "float", "softmax_twin", "character_6_gram")}
@@ -69,6 +71,8 @@ def rows() -> list[tuple[str, str, str, str]]:
          f"{seen['float']} M); character 6-gram",
          f"{bits['float']:.3f}; {bits['softmax_twin']:.3f}; {bits['character_6_gram']:.3f}", "",
          f"`[model]` {in_quality}"),
+        ("`stories-1m` on the same, integers; float form", f"{larger['integer']['bits_per_byte']:.3f}; "
+         f"{larger['float']['bits_per_byte']:.3f}", "", "`[model]` [`stories-1m.json`](results/stories-1m.json)"),
         ("words of 20 seeded samples that are in the training text; word 13-grams copied from it",
          f"{samples['known_words']:.1%}; {samples['copied_13_grams']:.1%}", "98%; 10%", f"`[model]` {in_quality}"),
         *(figure_row(speed[key], what, in_speed) for key, what in FIGURES.items() if key in speed),
