@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 from spikeloom.model import corpus, store
 from spikeloom_sim.bench.figures import RESULT, load
 from spikeloom_sim.bench.keys import GOALS
-from spikeloom_sim.bench.measures import MODEL, Measures, Options
+from spikeloom_sim.bench.measures import Measures, Options
 from spikeloom_sim.bench.run import Figures
 
 pytestmark = pytest.mark.rtl
@@ -72,9 +72,9 @@ def on_file():
 
 
 def test_the_figures_on_file_are_of_the_model_in_the_package(on_file):
-    digest = hashlib.sha256((store.find(MODEL) / "model.safetensors").read_bytes()).hexdigest()
     for key, record in on_file.items():
         if "model_sha256" in record.get("of", {}):
+            digest = hashlib.sha256((store.find(record["of"]["model"]) / "model.safetensors").read_bytes()).hexdigest()
             assert record["of"]["model_sha256"] == digest, f"{key} is of another model: run: spikeloom bench --only {key}"
 
 
