@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from spikeloom.arch.config import AcceleratorConfig, FitError, check_fit
-from spikeloom.arch.presets import preset
+from spikeloom.arch.config import AcceleratorConfig, FitError
+from spikeloom.arch.presets import TRIED, first_that_holds, preset
 from spikeloom.arch.run_cycles import Token, encoding_report, token_steps
 from spikeloom.arch.streamed_cycles import MemoryTiming
 from spikeloom.driver.device import Device
@@ -25,8 +25,8 @@ from .shapes import program_of, rates_of
 from .stories import POSITIONS, PROMPT, Bound, Tally, generate_checked, image_of, load_stories, score_stories
 
 MODEL, MACHINE = "stories-260k", "sim"
-#: The largest released model, and the best; machines that are tried for a model, in order.
-BEST, MACHINES = "stories-1m", (MACHINE, "kv260")
+#: The largest released model, and the best.
+BEST = "stories-1m"
 LATENCIES = (24, 64)
 #: Where in a story the picture of a token is taken.
 PICTURED = 64
@@ -67,7 +67,7 @@ class Measures:
 
     def __init__(self, options: Options = Options(), announce: Announce = silent):
         self.options, self.announce = options, announce
-        self.machines = [preset(name) for name in MACHINES]
+        self.machines = [preset(name) for name in TRIED]
         self._made: dict[tuple[str, str], object] = {}
 
     # -- what is measured -------------------------------------------------------------------------------------
@@ -79,13 +79,7 @@ class Measures:
 
     def machine_of(self, name: str) -> AcceleratorConfig:
         """The first machine that holds a model; the first of all where none does."""
-        for cfg in self.machines:
-            try:
-                check_fit(self.stored(name).config, cfg)
-            except FitError:
-                continue
-            return cfg
-        return self.cfg
+        return first_that_holds(self.stored(name).config, self.machines) or self.cfg
 
     def stored(self, name: str) -> store.StoredModel:
         """A released model."""

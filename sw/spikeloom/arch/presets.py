@@ -1,7 +1,9 @@
 """Named machines: `tiny` and `twin` (unit tests; one and two ports), `sim` (Verilator on a laptop), `d288` and `d768` (streamed rows),
 `pynq_z2`, `kv260`, `ulx3s`; and shapes of networks that figures are given for."""
 
-from .config import AcceleratorConfig, ModelConfig, require
+from collections.abc import Iterable
+
+from .config import AcceleratorConfig, FitError, ModelConfig, check_fit, require
 
 PRESETS = {preset.name: preset for preset in (
     AcceleratorConfig(name="tiny", rows=1, cols=8, lanes=4, segment=4, max_width=16, max_neurons=64, max_vocabulary=64,
@@ -40,6 +42,9 @@ PRESETS = {preset.name: preset for preset in (
 )}
 
 
+#: Presets that are tried for a model where none is named, in order.
+TRIED = ("sim", "kv260")
+
 _LEVELS = {f"level_{kind}": 4 for kind in ("in", "v", "attn", "mid", "hidden", "final")}
 SHAPES = {shape.name: shape for shape in (
     ModelConfig(name="d288", vocabulary=4096, context=256, width=288, layers=6, heads=9, hidden=1152, weight_bits=4, **_LEVELS),
@@ -57,3 +62,14 @@ def preset(name: str) -> AcceleratorConfig:
     """
     require(name in PRESETS, f"There is no preset {name!r}; there are: {', '.join(PRESETS)}.", ValueError)
     return PRESETS[name]
+
+
+def first_that_holds(model: ModelConfig, machines: Iterable[AcceleratorConfig]) -> AcceleratorConfig | None:
+    """The first of these machines that the model fits; None where it fits none."""
+    for machine in machines:
+        try:
+            check_fit(model, machine)
+        except FitError:
+            continue
+        return machine
+    return None

@@ -21,8 +21,6 @@ complaints = Console(stderr=True)
 #: Exit codes: results differ; the input is bad; the device failed.
 DIFFERS, BAD_INPUT, DEVICE_FAILED = 1, 2, 3
 DEFAULT_MODEL, DEFAULT_PRESET = "stories-260k", "sim"
-#: Machines that are tried for a model, in order, where none is named.
-PRESETS_TRIED = (DEFAULT_PRESET, "kv260")
 PRESET_HELP = "Machine; unless told that of the image, or for a model sim or else kv260, whichever holds it."
 DEVICES = ("emulator", "rtl", "uart:PORT")
 #: Packages of each extra, as `pip install "spikeloom[extra]"` brings them.
@@ -65,26 +63,20 @@ def stored_model(name: str) -> "StoredModel":
 
 
 def machine_for(preset: str | None, *, model: str | None = None, image: "Image | None" = None) -> "AcceleratorConfig":
-    """The machine of that name; where none is named, that of the image, or the first of `PRESETS_TRIED` that the model fits.
+    """The machine of that name; where none is named, that of the image, or the first of `presets.TRIED` that the model fits.
 
     Raises
     ------
     ValueError
         Where there is no such preset or model.
     """
-    from ..arch.config import FitError, check_fit
+    from ..arch.presets import TRIED, first_that_holds
     from ..arch.presets import preset as machine_of
 
     if preset or model is None:
         return machine_of(preset or (image.card["machine"] if image else DEFAULT_PRESET))
-    config = stored_model(model).config
-    for name in PRESETS_TRIED:
-        try:
-            check_fit(config, machine_of(name))
-        except FitError:
-            continue
-        return machine_of(name)
-    return machine_of(DEFAULT_PRESET)  # compiling says what does not fit
+    # Where nothing holds it, compiling says what does not fit.
+    return first_that_holds(stored_model(model).config, map(machine_of, TRIED)) or machine_of(DEFAULT_PRESET)
 
 
 def build_image(name: str, machine: "AcceleratorConfig", streamed: str = "auto", trace_dumps: bool = False) -> "Image":

@@ -20,6 +20,16 @@ from .tokenizer import Tokenizer
 from .workers import pick_device
 
 
+def scored_pieces(raw: bytes, vocabulary: int) -> list[tuple[bytes, float]]:
+    """(piece, score) of each token of a llama2.c `tok*.bin`."""
+    pieces, at = [], 4
+    for _ in range(vocabulary):
+        score, length = struct.unpack_from("fi", raw, at)
+        pieces.append((raw[at + 8 : at + 8 + length], score))
+        at += 8 + length
+    return pieces
+
+
 class Teacher:
     """A llama in float32 with a key-value cache, evaluated one position at a time for a batch of stories."""
 
@@ -53,15 +63,8 @@ class Teacher:
 
     @staticmethod
     def _read_pieces(raw: bytes, vocabulary: int) -> list[bytes]:
-        pieces, at = [], 4
-        for _ in range(vocabulary):
-            length = struct.unpack_from("i", raw, at + 4)[0]
-            piece = raw[at + 8 : at + 8 + length]
-            if len(piece) == 6 and piece.startswith(b"<0x"):
-                piece = bytes([int(piece[3:5], 16)])
-            pieces.append(piece)
-            at += 8 + length
-        return pieces
+        pieces = [piece for piece, _ in scored_pieces(raw, vocabulary)]
+        return [bytes([int(piece[3:5], 16)]) if len(piece) == 6 and piece.startswith(b"<0x") else piece for piece in pieces]
 
     def to(self, device: torch.device) -> "Teacher":
         """Move its weights."""
@@ -70,7 +73,7 @@ class Teacher:
                 setattr(self, name, value.to(device))
         return self
 
-    def _rotate(self, x: torch.Tensor, position: int) -> torch.Tensor:  # [B, heads, head_width]
+    def _rotate(self, x: torch.Tensor, position) -> torch.Tensor:  # [..., heads, head_width]; an index of the tables
         even, odd = x[..., 0::2], x[..., 1::2]
         cos, sin = self.cos[position], self.sin[position]
         return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2)

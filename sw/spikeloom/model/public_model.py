@@ -11,7 +11,6 @@ import argparse
 import hashlib
 import json
 import math
-import struct
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from spikeloom.arch.config import ModelConfig
 
 from . import corpus
 from .evaluate import summed_nats
-from .practice import Teacher
+from .practice import Teacher, scored_pieces
 
 #: Tokens that the model may look back on: as many as ours has, as the published comparison took, and all it was trained with.
 CONTEXTS = (256, 400, 512)
@@ -36,11 +35,7 @@ def read_tokenizer(path: Path, vocabulary: int):
     """
     import tokenizers as hf
 
-    raw, at, pieces = Path(path).read_bytes(), 4, []
-    for _ in range(vocabulary):
-        score, length = struct.unpack_from("fi", raw, at)
-        pieces.append((raw[at + 8 : at + 8 + length].decode("utf-8"), score))
-        at += 8 + length
+    pieces = [(piece.decode("utf-8"), score) for piece, score in scored_pieces(Path(path).read_bytes(), vocabulary)]
     ids: dict[str, int] = {}
     for number, (piece, _) in enumerate(pieces):
         ids.setdefault(piece, number)
@@ -58,20 +53,16 @@ def log_softmax(teacher: Teacher, tokens: torch.Tensor) -> torch.Tensor:
     """int64 [B, T] -> float [B, T, V], all positions at once."""
     batch, length = tokens.shape
     group = teacher.heads // teacher.kv_heads
-    cos, sin = teacher.cos[:length, None], teacher.sin[:length, None]
+    positions = slice(length), None  # the same for all heads
 
     def split(x, heads):
         return x.view(batch, length, heads, -1)
 
-    def rotated(x):
-        even, odd = x[..., 0::2], x[..., 1::2]
-        return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2)
-
     x = teacher.embed[tokens]
     for layer in range(teacher.layers):
         h = teacher._norm(x, teacher.norm_attention[layer])
-        q = rotated(split(h @ teacher.wq[layer].T, teacher.heads))
-        k = rotated(split(h @ teacher.wk[layer].T, teacher.kv_heads)).repeat_interleave(group, 2)
+        q = teacher._rotate(split(h @ teacher.wq[layer].T, teacher.heads), positions)
+        k = teacher._rotate(split(h @ teacher.wk[layer].T, teacher.kv_heads), positions).repeat_interleave(group, 2)
         v = split(h @ teacher.wv[layer].T, teacher.kv_heads).repeat_interleave(group, 2)
         mixed = F.scaled_dot_product_attention(*(part.transpose(1, 2) for part in (q, k, v)), is_causal=True)
         x = x + mixed.transpose(1, 2).reshape(batch, length, -1) @ teacher.wo[layer].T

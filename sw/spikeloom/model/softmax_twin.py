@@ -37,7 +37,7 @@ class Binary(torch.autograd.Function):
 
 
 class TwinBlock(nn.Module):
-    """x [B, T, width] -> the same; with `binary` queries and keys are 0 or 1, and scores are not divided by more than 2."""
+    """x [B, T, width] -> the same; with `binary` queries and keys are 0 or 1, and scores are halved."""
 
     def __init__(self, width: int, heads: int, hidden: int, causal: bool = True, binary: bool = False):
         super().__init__()
