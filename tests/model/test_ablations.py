@@ -13,6 +13,7 @@ from spikeloom.model.softmax_twin import SoftmaxTwin, spiking_parameters
 from .test_train import SPLIT
 
 SMALL = {"width": 32, "layers": 1, "heads": 2, "hidden": 16, "context": 16, "recency": [0, 2]}
+TWIN = BY_NAME[HEADLINE].against
 RHYME = Data("shakespeare", lambda: SPLIT, 24, 3, 400)
 
 
@@ -20,7 +21,7 @@ def test_every_row_is_a_network_of_its_twins_size():
     """Configs are valid, names differ, teachers exist, the headline is a row, and parameters lie within two per cent."""
     assert len(BY_NAME) == len(VARIANTS) and HEADLINE in BY_NAME
     for variant in VARIANTS:
-        assert variant.teacher in ("", *BY_NAME) and variant.group in quality_page.GROUPS
+        assert variant.teacher in ("", *BY_NAME) and BY_NAME[variant.against].kind == "softmax" and variant.group in quality_page.GROUPS
         config = ModelConfig.from_dict(variant.config(DATA["shakespeare"], 66)["model"])
         twin = SoftmaxTwin.matching(ModelConfig.from_dict(BY_NAME["twin"].config(DATA["shakespeare"], 66)["model"]))
         assert spiking_parameters(config) == pytest.approx(twin.parameters_in_all(), rel=0.02), variant.name
@@ -58,11 +59,11 @@ def test_seeds_are_summarised():
     """Gaps pair the seeds of variant and twin; the spread is their sample deviation; released models join the headline."""
     def result(variant, seed, nats):
         kind = {"float": {"nats_per_token": nats, "bits_per_byte": nats}}
-        if variant != "twin":
+        if variant != TWIN:
             kind["integer"] = {"nats_per_token": nats + 0.01, "bits_per_byte": nats}
         return {"data": "stories", "variant": variant, "seed": seed, "training_tokens": 10, "parameters": 5, **kind}
 
-    results = [result("twin", 0, 2.0), result("twin", 1, 2.2), result(HEADLINE, 0, 2.1), result(HEADLINE, 1, 2.22)]
+    results = [result(TWIN, 0, 2.0), result(TWIN, 1, 2.2), result(HEADLINE, 0, 2.1), result(HEADLINE, 1, 2.22)]
     document = quality_page.summarise(results, {"stories": {"name": "tinystories", "tokens": "x", "steps": 1, "held_out_bytes": 2}})
     headline = document["headline"][0]
     assert headline["gap_nats"] == pytest.approx((0.11 + 0.03) / 2) and headline["seeds"] == 2

@@ -1,12 +1,16 @@
 """Training on CPU in seconds: it learns, resumes, and its export measures like its float form."""
 
+import json
+
 import pytest
 import torch
 
+from spikeloom.arch.config import ModelConfig
 from spikeloom.model import corpus, evaluate, export
+from spikeloom.model.float_model import FloatModel, FloatOptions
 from spikeloom.model.muon import Muon
 from spikeloom.model.softmax_twin import SoftmaxTwin, spiking_parameters
-from spikeloom.model.train import build_model, load_config, train
+from spikeloom.model.train import build_model, build_optimisers, load_config, train
 
 CONFIG = {
     "model": {"name": "tiny", "vocabulary": 24, "context": 32, "width": 16, "layers": 2, "heads": 2, "hidden": 24,
@@ -99,3 +103,24 @@ def test_muon_is_torchs_muon(seed):
     for a, b in zip(ours, theirs):
         # Newton-Schulz runs in bfloat16, whose sums depend on the order of a batch.
         assert torch.allclose(a, b, atol=1e-3)
+
+
+def test_the_head_learns_faster_and_the_twin_at_its_own_rate(tmp_path):
+    """`head_gain` scales start and rate of head and bias alone; `twin_training` is a softmax twin's; levels start where told."""
+    config = load_config("stories-260k")
+    plain, faster = (FloatModel(ModelConfig.from_dict(config["model"]), options=FloatOptions(head_gain=gain, centre_values=0.5))
+                     for gain in (1.0, 4.0))
+    assert (faster.head.std() / plain.head.std()).item() == pytest.approx(4, rel=0.05)
+    rates = {id(p): group["peak"] for optimiser in build_optimisers(faster, config["training"]) for group in optimiser.param_groups
+             for p in group["params"]}
+    assert len(rates) == len(list(faster.parameters()))
+    expected = config["training"]["learning_rate"]
+    for name, parameter in faster.named_parameters():
+        assert rates[id(parameter)] == pytest.approx(expected * (4 if name in ("head", "head_bias") else 1)), name
+    qkv, values = faster.blocks[0].sn_qkv, 2 * faster.config.width
+    assert not qkv.shift[:values].any() and (qkv.shift[values:] == 4).all() and not faster.sn_final.shift.any()
+
+    small = config["model"] | {"width": 32, "layers": 1, "heads": 2, "hidden": 16, "context": 16, "recency": [0, 2], "vocabulary": 24}
+    train(config | {"model": small}, run=tmp_path, kind="softmax", steps=1, split=SPLIT, compiled=False, quiet=True)
+    kept = json.loads((tmp_path / "config.json").read_text())["training"]
+    assert kept["learning_rate"] == config["twin_training"]["learning_rate"] != expected

@@ -21,7 +21,7 @@ BASE = {
                  "anneal_until": 0.55, "freeze_from": 0.88, "warmup_steps": 50, "real_share": 1.0},
 }
 #: The variant that the headline is about.
-HEADLINE = "base"
+HEADLINE = "recipe"
 LEVELS = ("in", "v", "attn", "mid", "hidden", "final")
 
 
@@ -60,6 +60,8 @@ class Variant:
     #: Fields of `GoldenOptions`: the run is a golden model's (time steps, other attentions).
     golden: dict | None = None
     kind: str = "spiking"
+    #: Name of the softmax twin that a gap is taken to.
+    against: str = "twin"
     #: Name of the variant whose finished run teaches.
     teacher: str = ""
     #: Measured with the softmax over the scores instead of winners: a float figure, there are no integers.
@@ -96,12 +98,28 @@ def by_rank(*shifts: int) -> dict:
 
 
 _LIF = {"norm": "batch", "norm_at": "neurons"}
+_FAST = {"learning_rate": 0.02}
+_HEAD = {"head_gain": 4.0}
+_RECIPE = _HEAD | {"ranked": True, "centre_values": 0.5, "centre_final": 0.5}
 
 VARIANTS = (
     # What the rest is compared with.
     Variant("twin", "reference", "softmax twin: GPT of equal size", kind="softmax", seeds=(0, 1, 2)),
     Variant("twin-binary", "reference", "the twin with queries and keys of 0 and 1", kind="softmax", twin={"binary": True}),
     Variant("base", "reference", "top-4 by rank: 1, 1/2, 1/4, 1/8; annealed from softmax until 55%", seeds=(0, 1, 2)),
+    # The recipe of the released models: every change adds to the row before it, and the twin has its own best rate too.
+    Variant("twin-rate", "recipe", "the twin at the best rate of four, 0.01", kind="softmax", training={"learning_rate": 0.01},
+            seeds=(0, 1, 2)),
+    Variant("rate", "recipe", "rate 0.02 alone", training=_FAST, against="twin-rate"),
+    Variant("head", "recipe", "rate 0.004, a head four times as large and as fast", options=_HEAD),
+    Variant("head-rate", "recipe", "both", training=_FAST, options=_HEAD, against="twin-rate"),
+    Variant("head-ranked", "recipe", "and `ranked`", training=_FAST, options=_HEAD | {"ranked": True}, against="twin-rate"),
+    Variant("recipe", "recipe", "and values, their sums and the last neurons start in mid-range", training=_FAST, options=_RECIPE,
+            seeds=(0, 1, 2), against="twin-rate"),
+    Variant("priced", "recipe", "and a price of 0.3 nats on all synaptic operations", training=_FAST | {"sparsity": 0.3}, options=_RECIPE,
+            against="twin-rate"),
+    Variant("priced-1", "recipe", "and a price of 1 nat in its place", training=_FAST | {"sparsity": 1.0}, options=_RECIPE,
+            against="twin-rate"),
     # The gradient of the competition, and how training comes to it.
     Variant("ranked", "gradient", "gradient of one softmax per rank", options={"ranked": True}),
     Variant("distil", "gradient", "half of the loss from the twin's predictions", teacher="twin",

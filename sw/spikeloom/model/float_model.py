@@ -46,6 +46,13 @@ class FloatOptions:
     #: Where neurons that read the stream begin: a channel at its mean speaks with this share of the levels. At 0 half of the
     #: values are silent, at 0.5 both signs are heard and nearly no row is skipped.
     centre: float = 0.0
+    #: The same for values and for the neurons that hear the winners: half of what a value says lies below its mean.
+    centre_values: float = 0.0
+    #: The same for the last neurons, which the head reads; None: as the others that read the stream.
+    centre_final: float | None = None
+    #: The head starts, and learns, so many times larger. Levels are small numbers of a bounded range, so that logits grow by the
+    #: head alone, and a slow head drives the last neurons into their bounds.
+    head_gain: float = 1.0
 
     @classmethod
     def from_dict(cls, fields: dict) -> "FloatOptions":
@@ -82,15 +89,15 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, fraction: int, options: FloatOptions, kernel: bool = True):
         super().__init__()
-        c, d, centre = config, config.width, options.centre
+        c, d, centre, values = config, config.width, options.centre, options.centre_values
         self.ranked = options.ranked
         self.heads, self.rank_shifts, self.overlap, self.bits = c.heads, list(c.rank_shifts), c.overlap, c.weight_bits
         self.fast = kernel and fast_attention.available(c.head_width)
         self.sn_in = Neurons((d,), (c.level_in,), centre=centre)
         self.qkv = matrix(d, 3 * d, d**-0.5)  # [d, 3d]
-        self.sn_qkv = Neurons((2 * d, d), (1, c.level_v))
+        self.sn_qkv = Neurons((2 * d, d), (1, c.level_v), centre=(0.0, values))
         self.log_temperature = nn.Parameter(torch.zeros(c.heads))  # [H]
-        self.sn_attn = Neurons((d,), (c.level_attn,))
+        self.sn_attn = Neurons((d,), (c.level_attn,), centre=values)
         self.out = ResidualWriter(d, d, c.level_attn, fraction, c.weight_bits, 0.5 * d**-0.5)
         self.sn_mid = Neurons((d,), (c.level_mid,), centre=centre)
         self.up = matrix(d, c.hidden, d**-0.5)  # [d, f]
@@ -137,9 +144,12 @@ class FloatModel(nn.Module):
         self.embed = matrix(c.vocabulary, c.width, 0.3)  # [V, d]
         self.position = matrix(c.context, c.width, 0.1) if c.position_table else None  # [context, d]
         self.blocks = nn.ModuleList(Block(c, fraction, options, kernel) for _ in range(c.layers))
-        self.sn_final = Neurons((c.width,), (c.level_final,), centre=options.centre)
-        self.head = matrix(c.width, c.vocabulary, 0.5 * c.width**-0.5)  # [d, V]
+        final = options.centre if options.centre_final is None else options.centre_final
+        self.sn_final = Neurons((c.width,), (c.level_final,), centre=final)
+        self.head = matrix(c.width, c.vocabulary, 0.5 * options.head_gain * c.width**-0.5)  # [d, V]
         self.head_bias = nn.Parameter(torch.zeros(c.vocabulary))  # [V]
+        #: Parameters that learn faster than the rest, by this factor (`train.build_optimisers`).
+        self.rates = {"head": options.head_gain, "head_bias": options.head_gain}
         self.dense_operations = c.layers * (4 * c.width**2 + 2 * c.width * c.hidden) + c.width * c.vocabulary
         self.fast = self.blocks[0].fast
         penalty = distance_penalty if self.fast else recency_penalty

@@ -40,25 +40,28 @@ class RoundLevels(torch.autograd.Function):
 class Neurons(nn.Module):
     """Norm and NI-LIF neurons for `sum(sizes)` channels; group i of sizes[i] channels has levels[i] spikes.
 
-    At the start a mean input gives `centre` of the levels, and two deviations span the larger side.
+    At the start a mean input gives `centre` of the levels (one share, or one per group), and two deviations span the larger side.
 
     Input [..., C] float, output [..., C]: S * unit.
     """
 
     EPSILON = 1e-5
 
-    def __init__(self, sizes: tuple[int, ...], levels: tuple[int, ...], momentum: float = 0.02, centre: float = 0.0):
+    def __init__(self, sizes: tuple[int, ...], levels: tuple[int, ...], momentum: float = 0.02,
+                 centre: float | tuple[float, ...] = 0.0):
         super().__init__()
         channels = sum(sizes)
         self.momentum = momentum
         level = torch.cat([torch.full((n,), float(d)) for n, d in zip(sizes, levels)])
+        centres = centre if isinstance(centre, tuple) else (centre,) * len(sizes)
+        middle = torch.cat([torch.full((n,), float(c)) for n, c in zip(sizes, centres)])
         unit = torch.cat([torch.full((n,), unit_of(d)) for n, d in zip(sizes, levels)])
         self.register_buffer("level", level)  # [C]
         self.register_buffer("unit", unit)  # [C]
         self.register_buffer("mean", torch.zeros(channels))  # [C]
         self.register_buffer("var", torch.ones(channels))  # [C]
-        self.log_gain = nn.Parameter(torch.log(level / 2 * (1 - centre)))  # [C]
-        self.shift = nn.Parameter(level * centre)  # [C]
+        self.log_gain = nn.Parameter(torch.log(level / 2 * (1 - middle)))  # [C]
+        self.shift = nn.Parameter(level * middle)  # [C]
         #: Use the running statistics also while training (the last part of a run).
         self.frozen = False
 

@@ -43,14 +43,14 @@ def summarise(results: list[dict], about: dict) -> dict:
         for variant in VARIANTS:
             seeds = sorted(seed for d, v, seed in runs if (d, v) == (data, variant.name))
             own = [runs[data, variant.name, seed] for seed in seeds]
-            paired = [(run, runs[data, "twin", run["seed"]]) for run in own if (data, "twin", run["seed"]) in runs]
+            paired = [(run, runs[data, variant.against, run["seed"]]) for run in own if (data, variant.against, run["seed"]) in runs]
             if not own:
                 continue
-            gaps = [loss(run) - loss(twin) for run, twin in paired]
+            gaps = [] if variant.name in ("twin", "twin-rate") else [loss(run) - loss(twin) for run, twin in paired]
             row = {"data": data, "variant": variant.name, "group": variant.group, "about": variant.about, "seeds": len(own),
                    "nats_per_token": round(statistics.mean(map(loss, own)), 5), "seed_spread_nats": spread([loss(run) for run in own]),
-                   "gap_nats": round(statistics.mean(gaps), 5) if gaps and variant.name != "twin" else None,
-                   "gap_spread_nats": spread(gaps) if variant.name != "twin" else None,
+                   "gap_nats": round(statistics.mean(gaps), 5) if gaps else None,
+                   "gap_spread_nats": spread(gaps),
                    "bits_per_byte": round(statistics.mean(run.get("integer", run["float"])["bits_per_byte"] for run in own), 5),
                    "runs": own}
             if "integer" in own[0]:
@@ -131,9 +131,9 @@ def page(document: dict) -> str:
     lines += ["", "## Ablations", "",
               f"Shape: width {shape['width']}, {shape['layers']} layers, {shape['heads']} heads, hidden {shape['hidden']}, context "
               f"{shape['context']}, levels {shape['level_in']}. Each row changes what it names against `base`. Gap: integer model less "
-              "softmax twin of the same seed, in nats per token [model]; cycles per token of the cycle model on the preset `sim`, rows "
-              "resident and streamed [model]; integer less float: what exporting costs. The runs are short: they rank choices, and a "
-              "difference below the seeds' spread of `base` ranks nothing.", ""]
+              "softmax twin of the same seed, in nats per token [model] (rows of rate 0.02: `twin-rate`); "
+              "cycles per token of the cycle model on the preset `sim`, rows resident and streamed [model]; integer less float: what "
+              "exporting costs. The runs are short: they rank choices, and a difference below the seeds' spread of `base` ranks nothing.", ""]
     for data, about in document["data"].items():
         own = {row["variant"]: row for row in document["ablations"] if row["data"] == data}
         tokens = next(iter(own.values()))["runs"][0]["training_tokens"]

@@ -9,7 +9,8 @@ rate (warm-up, then cosine), hardness of the attention (0 to 1 until `anneal_unt
 ends the run after the step, with a checkpoint.
 
 `--start SOURCE` begins a new run with the weights of a finished one (its folder, or the `float.safetensors` beside a released
-model), winners alone from the first step; the config's `continued` then stands in for what it names of `training`.
+model), winners alone from the first step; the config's `continued` then stands in for what it names of `training`, as
+`twin_training` does for a softmax twin, whose best rate is another.
 
 `torchrun --nproc-per-node N -m spikeloom.model.train --run-folder RUN ...` trains one model in N processes (`workers`); a GPU is
 used where there is one, and `--precision bf16` mixes precisions. `--tensorboard` writes the log for TensorBoard too.
@@ -114,10 +115,12 @@ def development_loss(model, texts: list[list[int]], end_token: int, context: int
 
 
 def build_optimisers(model, settings: dict) -> list[torch.optim.Optimizer]:
-    """AdamW (matrices decay, gains, shifts and biases do not); with `muon` the layers' matrices go to Muon."""
+    """AdamW (matrices decay, gains, shifts and biases do not); with `muon` the layers' matrices go to Muon; `model.rates` are factors."""
     rate, decay = settings["learning_rate"], settings["weight_decay"]
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
+    factors = {name: factor for name, factor in getattr(model, "rates", {}).items() if factor != 1}
+    faster = [(parameter, factors[name]) for name, parameter in model.named_parameters() if name in factors]
+    rest = [parameter for name, parameter in model.named_parameters() if name not in factors]
+    matrices, vectors = [p for p in rest if p.ndim >= 2], [p for p in rest if p.ndim < 2]
     optimisers = []
     if settings.get("muon"):
         inner = [p for p in model.blocks.parameters() if p.ndim == 2]
@@ -125,6 +128,7 @@ def build_optimisers(model, settings: dict) -> list[torch.optim.Optimizer]:
         matrices = [p for p in matrices if id(p) not in chosen]
         optimisers.append(Muon(inner, lr=rate * settings["muon"], weight_decay=decay))
     groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups += [{"params": [p], "weight_decay": decay if p.ndim >= 2 else 0.0, "lr": rate * factor} for p, factor in faster]
     optimisers.append(torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), foreach=True))
     for optimiser in optimisers:
         for group in optimiser.param_groups:
@@ -284,6 +288,8 @@ def train(config: dict, *, run: Path, kind: str = "spiking", minutes: float | No
         raise ValueError("Give a budget: minutes, steps, or both.")
     if start:
         config = config | {"training": config["training"] | config.get("continued", {})}
+    if kind == "softmax":
+        config = config | {"training": config["training"] | config.get("twin_training", {})}
     folder, workers = Path(run), workers or Workers()
     torch.manual_seed(seed)
     data, development, bytes_per_token = prepare(config, folder, split or corpus.load_default(), practice, workers)
