@@ -131,9 +131,9 @@ def page(document: dict) -> str:
     lines += ["", "## Ablations", "",
               f"Shape: width {shape['width']}, {shape['layers']} layers, {shape['heads']} heads, hidden {shape['hidden']}, context "
               f"{shape['context']}, levels {shape['level_in']}. Each row changes what it names against `base`. Gap: integer model less "
-              "softmax twin of the same seed, in nats per token [model] (rows of rate 0.02: `twin-rate`); "
-              "cycles per token of the cycle model on the preset `sim`, rows resident and streamed [model]; integer less float: what "
-              "exporting costs. The runs are short: they rank choices, and a difference below the seeds' spread of `base` ranks nothing.", ""]
+              "softmax twin of the same seed, in nats per token [model] (rows of rate 0.02: `twin-rate`); cycles per token of the cycle "
+              "model on the preset `sim`, rows resident and streamed [model]; integer less float: what exporting costs. The runs are "
+              "short: they rank choices, and a difference below the seeds' spread of `base` ranks nothing.", ""]
     for data, about in document["data"].items():
         own = {row["variant"]: row for row in document["ablations"] if row["data"] == data}
         tokens = next(iter(own.values()))["runs"][0]["training_tokens"]
