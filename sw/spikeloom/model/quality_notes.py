@@ -41,8 +41,8 @@ TRIED = (
      "begun at 0.0025 it gained nothing and was dropped"),
     ("The twin's predictions as half of the loss", "kept in part", "second run of `stories-260k`; plain cross-entropy in its last 11 M "
      "tokens took the development loss from 1.083 to 1.072 bits/byte"),
-    ("The twin's predictions in a second run", "kept", "`shakespeare`, 8.2 M characters more, half of the loss: from 1.624 to 1.570 nats; not "
-     "told apart from what the characters alone would have gained"),
+    ("The twin's predictions in a second run", "kept", "`shakespeare`, 8.2 M characters more, half of the loss: from 1.624 to 1.570 "
+     "nats; not told apart from what the characters alone would have gained"),
     ("D = 8 in place of 4", "kept", "finer rounding of the same function: 2.335 in place of 2.428 nats at once in mid-training, 57% of "
      "the rows in place of 44%"),
     ("A price on synaptic operations", "kept", "with the old recipe 0.25 nats in mid-training held the loss up, and the share crept "
