@@ -106,7 +106,7 @@ def test_muon_is_torchs_muon(seed):
 
 
 def test_the_head_learns_faster_and_the_twin_at_its_own_rate(tmp_path):
-    """`head_gain` scales start and rate of head and bias alone; `twin_training` is a softmax twin's; levels start where told."""
+    """`head_gain` scales start and rate of head and bias alone; levels start where told; a twin has its rate until it is continued."""
     config = load_config("stories-260k")
     plain, faster = (FloatModel(ModelConfig.from_dict(config["model"]), options=FloatOptions(head_gain=gain, centre_values=0.5))
                      for gain in (1.0, 4.0))
@@ -120,7 +120,8 @@ def test_the_head_learns_faster_and_the_twin_at_its_own_rate(tmp_path):
     qkv, values = faster.blocks[0].sn_qkv, 2 * faster.config.width
     assert not qkv.shift[:values].any() and (qkv.shift[values:] == 4).all() and not faster.sn_final.shift.any()
 
-    small = config["model"] | {"width": 32, "layers": 1, "heads": 2, "hidden": 16, "context": 16, "recency": [0, 2], "vocabulary": 24}
-    train(config | {"model": small}, run=tmp_path, kind="softmax", steps=1, split=SPLIT, compiled=False, quiet=True)
-    kept = json.loads((tmp_path / "config.json").read_text())["training"]
-    assert kept["learning_rate"] == config["twin_training"]["learning_rate"] != expected
+    rated = CONFIG | {"twin_training": {"learning_rate": 0.006}, "continued": {"learning_rate": 0.001}}
+    for run, start in (("twin", None), ("more", tmp_path / "twin")):
+        train(rated, run=tmp_path / run, kind="softmax", steps=1, split=SPLIT, start=start, compiled=False, quiet=True)
+        kept = json.loads((tmp_path / run / "config.json").read_text())["training"]
+        assert kept == rated["training"] | rated["continued" if start else "twin_training"]

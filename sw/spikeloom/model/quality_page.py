@@ -38,6 +38,7 @@ def spread(values: list[float]) -> float | None:
 def summarise(results: list[dict], about: dict) -> dict:
     """The document, from the `result.json` of all runs."""
     runs = {(r["data"], r["variant"], r["seed"]): r for r in results}
+    compared_with = {variant.against for variant in VARIANTS}
     rows, headline = [], []
     for data in (name for name in DATA if name in about):
         for variant in VARIANTS:
@@ -46,7 +47,7 @@ def summarise(results: list[dict], about: dict) -> dict:
             paired = [(run, runs[data, variant.against, run["seed"]]) for run in own if (data, variant.against, run["seed"]) in runs]
             if not own:
                 continue
-            gaps = [] if variant.name in ("twin", "twin-rate") else [loss(run) - loss(twin) for run, twin in paired]
+            gaps = [] if variant.name in compared_with else [loss(run) - loss(twin) for run, twin in paired]
             row = {"data": data, "variant": variant.name, "group": variant.group, "about": variant.about, "seeds": len(own),
                    "nats_per_token": round(statistics.mean(map(loss, own)), 5), "seed_spread_nats": spread([loss(run) for run in own]),
                    "gap_nats": round(statistics.mean(gaps), 5) if gaps else None,

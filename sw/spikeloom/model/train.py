@@ -286,10 +286,9 @@ def train(config: dict, *, run: Path, kind: str = "spiking", minutes: float | No
     """
     if not minutes and not steps:
         raise ValueError("Give a budget: minutes, steps, or both.")
-    if start:
-        config = config | {"training": config["training"] | config.get("continued", {})}
-    if kind == "softmax":
-        config = config | {"training": config["training"] | config.get("twin_training", {})}
+    for part, applies in (("twin_training", kind == "softmax"), ("continued", start)):  # a run that goes on is gentler, a twin's too
+        if applies:
+            config = config | {"training": config["training"] | config.get(part, {})}
     folder, workers = Path(run), workers or Workers()
     torch.manual_seed(seed)
     data, development, bytes_per_token = prepare(config, folder, split or corpus.load_default(), practice, workers)
