@@ -55,13 +55,13 @@ TRIED = (
      "score unit would need four times the popcounts"),
     ("Stream neurons that begin in mid-range", "`centre`", "both signs are heard; half as many cycles again, no better at the size of "
      "the table"),
-    ("Which neurons cost what", "`head`", "softmax over the spikes, stories, 1,500 steps at rate 0.004, float: 3.064 nats; with real "
-     "numbers in place of the last levels 2.887; with rounded numbers without bounds 2.876, with bounds and no rounding 3.041: the "
-     "bounds, since logits could not grow; a head four times as fast instead: 2.945, and with the last levels in mid-range 2.897. With "
-     "real numbers everywhere but in queries and keys 2.762"),
-    ("Rates, stories, 1,500 steps", "`twin-rate`, `rate`", "twin: 0.004 2.730, 0.006 2.670, 0.01 2.641, 0.015 2.660, 0.02 2.668; softmax "
-     "over the spikes with the fast head: 0.006 2.838, 0.01 2.795, 0.015 2.747, 0.02 2.755, with values in mid-range as well 0.02 2.737, "
-     "0.03 2.744"),
-    ("With the recipe's rate, winners alone", "`ranked`", "annealed to winners 2.777 nats, with one softmax per rank 2.740, winners from "
-     "the first step 2.780, annealed until 85% 2.761, top-8 2.773, top-8 by pairs 2.842"),
+    ("Which neurons cost what", "`head`", "tried once, runs not kept: softmax over the spikes, stories, 1,500 steps at rate 0.004, float: "
+     "3.064 nats; with real numbers in place of the last levels 2.887; with rounded numbers without bounds 2.876, with bounds and no "
+     "rounding 3.041: the bounds, since logits could not grow; a head four times as fast instead: 2.945, and with the last levels in "
+     "mid-range 2.897. With real numbers everywhere but in queries and keys 2.762"),
+    ("Rates, stories, 1,500 steps", "`twin-rate`, `rate`", "tried once, most runs not kept. Twin: 0.004 2.730, 0.006 2.670, 0.01 2.641, "
+     "0.015 2.660, 0.02 2.668; softmax over the spikes with the fast head and the last neurons in mid-range: 0.006 2.838, 0.01 2.795, "
+     "0.015 2.747, 0.02 2.755, with values in mid-range as well 0.02 2.737, 0.03 2.744"),
+    ("With the recipe's rate, winners alone", "`ranked`", "tried once, runs not kept: annealed to winners 2.777 nats, with one softmax per "
+     "rank 2.740, winners from the first step 2.780, annealed until 85% 2.761, top-8 2.773, top-8 by pairs 2.842"),
 )
