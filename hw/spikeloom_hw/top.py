@@ -270,8 +270,9 @@ class Top(wiring.Component):
             self.sequencer.next_valid & self.sequencer.record_free & (coming.opcode == Opcode.FIRE) & (coming.stream == c.stream)
             & (coming.groups >= c.groups) & ((c.opcode == Opcode.LINEAR) | (c.opcode == Opcode.EMBED))
             & Cat(c.sink == sink for sink in RESIDENT).any()
-            # Membranes that the one pass writes late might be those that the other reads.
-            & ((coming.neuron == Neuron.NI_LIF) | ~Cat(c.sink == sink for sink in SPIKING).any()))
+            # Membranes that the one pass writes late must not be those that the other reads.
+            & ((coming.neuron == Neuron.NI_LIF) | ~Cat(c.sink == sink for sink in SPIKING).any()
+               | (c.params + c.groups <= coming.params) | (coming.params + coming.groups <= c.params)))
         with m.Switch(c.opcode):
             with m.Case(Opcode.FIRE):
                 m.d.comb += job.source.eq(Source.RESIDUAL)

@@ -1,9 +1,10 @@
 """The cycle model over tokens and runs: events follow the spike buffers, parts add up."""
 
 import numpy as np
+import pytest
 
 from spikeloom.arch.commands import Attention, Command, Opcode, Order, Sink
-from spikeloom.arch.cycles import SKIPPED, SWEEP_OVERHEAD, TOKEN_OVERHEAD, command_cycles, run_end_cycles
+from spikeloom.arch.cycles import SKIPPED, SWEEP_OVERHEAD, TOKEN_OVERHEAD, command_cycles, most_hits, run_end_cycles, scan_cycles
 from spikeloom.arch.presets import preset
 from spikeloom.arch.run_cycles import Token, encoding_report, event_bound, run_report, token_cycles, token_steps
 from spikeloom.arch.sweeps import Prefill
@@ -74,12 +75,51 @@ def test_spikes_that_are_added_take_a_cycle_more():
     assert command_cycles(SIM, linear("out", sink=Sink.ADD_SPIKES)) == command_cycles(SIM, linear("out", sink=Sink.RESIDUAL)) + 1
 
 
-def test_attention_without_winners_walks():
+def test_attention_without_winners_waits_for_the_hits_of_its_fullest_head():
     def cost(attention, **fields):
+        hits = fields.pop("hits", ())
         command = Command(Opcode.ATTEND, {"groups": 4, "attention": attention, **fields})
-        return command_cycles(SIM, command, position=20, last_position=50)
-    assert cost(Attention.SFSA) == cost(Attention.SSA) == cost(Attention.SFSA, bidirectional=1) - 30
+        return command_cycles(SIM, command, position=20, last_position=50, hits=hits)
+    assert cost(Attention.SFSA) == cost(Attention.SSA) == cost(Attention.SFSA, bidirectional=1) - (50 // 4 - 20 // 4)
     assert cost(Attention.WTA, top_k=4, bidirectional=1) - cost(Attention.WTA, top_k=4) == 50 // 4 - 20 // 4
+    assert cost(Attention.SFSA) == cost(Attention.WTA, top_k=1) - 2 == cost(Attention.WTA)
+    assert cost(Attention.SSA, hits=[0, 1, 4, 0, 2, 1]) == cost(Attention.SSA) + 3 + 1
+
+
+def test_hits_come_from_the_trace():
+    """Of the head that has most in a row of scores, whatever the time step; those that score 0 are none of SSA's."""
+    raw = np.zeros((2, 21), int)
+    raw[0, [0, 3, 20]], raw[1, [1, 4, 5, 6]] = 1, [2, -1, 7, 7]
+    trace = {"layer0.attn@1": np.zeros(16, int), "layer0.attn.raw@1": raw, "layer0.attn.fired@1": raw > 1}
+
+    def cycles(attention):
+        attend = Command(Opcode.ATTEND, {"groups": 1, "attention": attention, "dst": 1}, "layer0.attn@1")
+        return token_cycles(SIM, [attend, Command(Opcode.HALT, {})], Token(trace, 0, 20), entry=0)
+    assert most_hits(SIM, raw != 0).tolist() == [2, 3, 0, 0, 0, 1] and most_hits(SIM, raw > 1).tolist() == [1, 2, 0, 0, 0, 0]
+    assert cycles(Attention.SSA) == cycles(Attention.SFSA) + (1 + 2) - 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_scan_goes_ahead_while_it_does_not_wait(seed):
+    """Against its steps one by one: rows move on together, each showing its hits four cycles after it was asked for."""
+    print(f"seed {seed}")
+    rng = np.random.default_rng(seed)
+    hits = rng.integers(0, 5, rng.integers(1, 20)).tolist()
+    last, ahead = len(hits) - 1, int(rng.integers(0, 40))
+    line, asked, cycles = [None] * 4, 0, 0  # the last of the line shows its hits
+    while True:
+        started = cycles >= ahead
+        if line[-1] and line[-1] > 1:
+            line[-1] -= 1
+        elif started and asked > last and not any(line[:-1]):
+            break
+        else:
+            asks = asked < last or started and asked == last
+            line = [max(1, hits[asked]) if asks else None, *line[:-1]]
+            asked += asks
+        cycles += 1
+    # Without hits a scan of one row from the start on is over when it shows them: four cycles later, of which one is the row's.
+    assert scan_cycles(last, ahead, hits) == cycles - ahead - 3
 
 
 def test_an_encoding_is_the_sum_of_its_sweeps():

@@ -1,5 +1,7 @@
 """Attention: query and cached keys in, gathered values out; winner-take-all, SFSA or SSA."""
 
+from collections.abc import Sequence
+
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -7,6 +9,7 @@ from amaranth.utils import exact_log2
 
 from spikeloom.arch.commands import Attention
 from spikeloom.arch.config import AcceleratorConfig, bits_for
+from spikeloom.arch.cycles import scan_cycles
 
 from ..levels import spoke_and_minus
 from ..lib.arith import popcount
@@ -21,8 +24,8 @@ QUERY, KEY, VALUE = range(3)
 
 
 class AttentionUnit(wiring.Component):
-    """One query row of attention for all heads. WTA: scan the keys, pop K winners, gather their values; SFSA and SSA: walk
-    through the positions and gather as they pass.
+    """One query row of attention for all heads. WTA: scan the keys, pop K winners, gather their values; SFSA and SSA: gather
+    the values of the positions that count as their rows pass.
 
     Queries, keys and values are written by groups of channels as they come out of the neuron unit; then `start` makes one
     row. The answer stays in `g_values` until the next `start`. It does not fire neurons and does not step through rows.
@@ -87,9 +90,9 @@ class AttentionUnit(wiring.Component):
     ready_for_fire : Out(1)
         `g_values` are complete: from `done` until the fields of another row are taken.
     winners_strobe : Out(1)
-        `winners` counts; once per rank, or per position.
+        `winners` counts; once per rank, or per cycle of a row of scores.
     winners : Out(range(segments + 1))
-        Heads that found a winner in this rank, or that add the value of this position.
+        Heads that found a winner in this rank, or that add a value in this cycle.
     g_group : In(range(max_width // lanes))
         Group of channels to look at.
     g_values : Out(lanes * gather_width)
@@ -98,15 +101,16 @@ class AttentionUnit(wiring.Component):
     Latency
     -------
     From `start` to `done` (see `row_latency`), `last` being the last position that competes: WTA takes
-    ``last // score_banks + 1 + top_k + overhead`` cycles, SFSA and SSA take ``last + 1 + overhead``. Each cycle from
-    `ahead` to `start` saves one of these, but not those of the last row.
+    ``last // score_banks + 1 + top_k + overhead`` cycles. SFSA and SSA take ``last // score_banks + overhead``, and for each
+    row of scores as many as the head with most hits in it has beyond the first. Each cycle from `ahead` to `start` saves one of
+    these, but not those of the last row.
 
     Reference
     ---------
     `arch.numerics.raw_scores`, `biased_scores`, `winners`, `gather`, `sfsa_gather` and `ssa_gather`.
     """
 
-    #: Cycles of a row beside its scan and its winners.
+    #: Cycles of a row beside its scan and its winners; one less where there are no ranks.
     overhead = KvCache.latency + ScoreUnit.latency + TopKList.latency + WinnerTree.latency + ValueGather.latency - 2
 
     def __init__(self, *, cfg: AcceleratorConfig):
@@ -145,15 +149,15 @@ class AttentionUnit(wiring.Component):
             "g_values": Out(cfg.lanes * cfg.gather_width),
         })
 
-    def row_latency(self, *, last_position: int, top_k: int = 0, attention: Attention = Attention.WTA, ahead: int = 0) -> int:
+    def row_latency(self, *, last_position: int, top_k: int = 0, attention: Attention = Attention.WTA, ahead: int = 0,
+                    hits: Sequence[int] = ()) -> int:
         """Cycles from `start` to `done` of a row whose last competing position is `last_position`.
 
-        `ahead`: cycles from the one after `ahead` to the one before `start`.
+        `ahead`: cycles from the one after `ahead` to the one before `start`. `hits`: most hits of a head, per row of scores
+        (SFSA, SSA).
         """
-        row, within = divmod(last_position, self.cfg.score_banks)
-        if attention != Attention.WTA:
-            return max(within, last_position - ahead) + 1 + self.overhead
-        return max(0, row - ahead) + 1 + top_k + self.overhead
+        scan = scan_cycles(last_position // self.cfg.score_banks, ahead, hits)
+        return scan + self.overhead + (top_k if attention == Attention.WTA and top_k else -1)
 
     def elaborate(self, platform):
         m = Module()
@@ -219,6 +223,8 @@ class AttentionUnit(wiring.Component):
             score.live.eq(live),
             walk.thresholds.eq(heads),
             walk.live.eq(live),
+            walk.last_position.eq(self._last),
+            walk.clear.eq(self._take),
             gather.head_level.eq(head_level),
             gather.base.eq(self._base),
             gather.gather_shifts.eq(Mux(competes, self.gather_shifts, 0)),
@@ -228,43 +234,37 @@ class AttentionUnit(wiring.Component):
     def _build_control(self, m):
         """WAIT, scan AHEAD, SCAN the rows, DRAIN the score pipeline, SELECT the ranks, GATHER the last of them.
 
-        A walk is a scan that stays in each row for as many cycles as it has positions, and has no ranks.
+        A walk is a scan without ranks, which waits while a row of scores has several hits of a head.
         """
-        cfg = self.cfg
-        taken, scan, issue, pop = Signal(), Signal(), Signal(), Signal()
-        place, next_place = Signal(self.position_width), Signal(self.position_width)
-        goal, walks, in_last_row, last = Signal(self.position_width), Signal(), Signal(), Signal()
+        walk = self._walk
+        taken, scan, pop, hold = Signal(), Signal(), Signal(), walk.hold
+        row, next_row = Signal(self.position_width - self.bank_bits), Signal(self.position_width - self.bank_bits)
+        goal, walks, last = Signal.like(row), Signal(), Signal()
         walking, finished = Signal(), Signal()
         ranks = Signal(4)
         drain = Signal(KvCache.latency + ScoreUnit.latency)
         tail = Signal(WinnerTree.latency + ValueGather.latency - 1)
         steps = Signal(KvCache.latency + ScoreUnit.raw_latency)
-        row, within = place[self.bank_bits:], place[:self.bank_bits]
         m.d.comb += [
-            goal.eq(Mux(taken, self._last, self._start_last)),
-            walks.eq(Mux(taken, walking, self.attention != Attention.WTA)),
-            issue.eq(scan & (within == 0)),
-            in_last_row.eq(row == goal[self.bank_bits:]),
-            last.eq(in_last_row & (~walks | (within == goal[:self.bank_bits]))),
+            goal.eq(Mux(taken, self._last, self._start_last)[self.bank_bits:]),
+            walks.eq(self.attention != Attention.WTA),
+            last.eq(row == goal),
             self._tree.clear.eq(self._take),
             self._tree.pop.eq(pop),
-            self._walk.i_valid.eq(steps[-1]),
+            walk.i_valid.eq(steps[-1] & walking),
             self.ready_for_fire.eq(finished),
         ]
-        m.d.sync += [
-            self.done.eq(0),
-            drain.eq(Cat(scan & last, drain)),
-            tail.eq(tail << 1),
-            steps.eq(Cat(scan & walks, steps)),
-        ]
+        m.d.sync += [self.done.eq(0), tail.eq(tail << 1)]
+        with m.If(~hold):
+            m.d.sync += [drain.eq(Cat(scan & last, drain)), steps.eq(Cat(scan, steps))]
         with m.If(self._take):
-            m.d.sync += [walking.eq(walks), ranks.eq(Mux(walks, 0, self.top_k)), finished.eq(0), self._walk.i_position.eq(0)]
+            m.d.sync += [walking.eq(walks), ranks.eq(Mux(walks, 0, self.top_k)), finished.eq(0)]
         with m.Else():
-            m.d.sync += [ranks.eq(ranks - pop), self._walk.i_position.eq(self._walk.i_position + self._walk.i_valid)]
+            m.d.sync += ranks.eq(ranks - pop)
         with m.If(scan):
-            m.d.sync += next_place.eq(place + Mux(walks, 1, cfg.score_banks))
+            m.d.sync += next_row.eq(row + 1)
         with m.Elif(self._take):
-            m.d.sync += next_place.eq(0)
+            m.d.sync += next_row.eq(0)
         with m.If(self.start):
             m.d.sync += self.busy.eq(1)
 
@@ -278,20 +278,21 @@ class AttentionUnit(wiring.Component):
                 with m.Elif(self._take):
                     m.next = "AHEAD"
             with m.State("AHEAD"):
-                m.d.comb += [scan.eq(self.start | ~in_last_row), place.eq(next_place)]
+                m.d.comb += [scan.eq((self.start | ~last) & ~hold), row.eq(next_row)]
                 with m.If(self.start):
                     m.next = "SCAN"
-                    with m.If(last):
+                    with m.If(scan & last):
                         m.next = "DRAIN"
             with m.State("SCAN"):
-                m.d.comb += [scan.eq(1), place.eq(next_place)]
-                with m.If(last):
+                m.d.comb += [scan.eq(~hold), row.eq(next_row)]
+                with m.If(scan & last):
                     m.next = "DRAIN"
             with m.State("DRAIN"):
-                with m.If(drain[-1]):
+                with m.If(drain[-1] & ~hold):
                     m.next = "SELECT"
                     with m.If(ranks == 0):
-                        m.d.sync += tail.eq(1)
+                        # The last hits are there now, where winners would come two cycles later.
+                        m.d.sync += tail.eq(2)
                         m.next = "GATHER"
             with m.State("SELECT"):
                 m.d.comb += pop.eq(1)
@@ -303,15 +304,17 @@ class AttentionUnit(wiring.Component):
                     m.d.sync += [self.done.eq(1), self.busy.eq(0), finished.eq(1)]
                     m.next = "WAIT"
             m.d.comb += taken.eq(~fsm.ongoing("WAIT"))
-        self._taken, self._issue, self._row, self._walking = taken, issue, row, walking
+        self._taken, self._scan, self._row, self._walking = taken, scan, row, walking
 
     def _build_scores(self, m):
         """Read a row of keys per cycle of a scan; without `ahead`, the first in the cycle of `start`."""
         cache, score, tree, walk = self._cache, self._score, self._tree, self._walk
         base = Mux(self._taken, self._base, self.a_kv_base)[self.bank_bits:]
-        m.d.sync += [score.i_valid.eq(self._issue), score.i_row.eq(self._row)]
+        with m.If(~walk.hold):
+            m.d.sync += [score.i_valid.eq(self._scan), score.i_row.eq(self._row)]
         m.d.comb += [
-            cache.k_en.eq(self._issue),
+            score.hold.eq(walk.hold),
+            cache.k_en.eq(self._scan),
             cache.k_row.eq(base + self._row),
             score.i_spoke.eq(cache.k_spoke),
             score.i_minus.eq(cache.k_minus),
@@ -323,9 +326,9 @@ class AttentionUnit(wiring.Component):
 
     def _build_gather(self, m):
         cache, tree, walk, gather = self._cache, self._tree, self._walk, self._gather
-        for hit, winner, passed in zip(gather.i_hits, tree.o_winners, walk.o_passes):
+        for hit, winner, passed in zip(gather.i_hits, tree.o_winners, walk.o_hits):
             m.d.comb += [
-                hit.position.eq(Mux(self._walking, walk.o_position, winner.position)),
+                hit.position.eq(Mux(self._walking, passed.position, winner.position)),
                 hit.found.eq(Mux(self._walking, passed.found, winner.found)),
                 hit.score.eq(passed.score),
             ]

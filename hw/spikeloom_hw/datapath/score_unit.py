@@ -51,6 +51,8 @@ class ScoreUnit(wiring.Component):
         Recency shift per head slot, slot 0 lowest; 15: none.
     live : In(segments)
         Slots that are heads.
+    hold : In(1)
+        Raw scores stay as they are and the row of keys that is present is not taken yet; keys made meanwhile mean nothing.
     i_valid : In(1)
         A row of keys is present.
     i_row : In(range(max_context // score_banks))
@@ -58,7 +60,7 @@ class ScoreUnit(wiring.Component):
     i_spoke, i_minus : In(score_banks * max_width)
         Channels of its keys that are not 0, and that are -1, bank 0 lowest.
     o_raw : Out(ArrayLayout(ArrayLayout(signed(score_width), score_banks), segments))
-        Raw score per slot and bank, two cycles after the row; they stay as long as the row does.
+        Raw score per slot and bank, two cycles after the row.
     o_valid : Out(1)
         `o_keys` are present.
     o_row : Out(range(max_context // score_banks))
@@ -98,6 +100,7 @@ class ScoreUnit(wiring.Component):
             "last_position": In(self.position_width),
             "recency": In(cfg.segments * 4),
             "live": In(cfg.segments),
+            "hold": In(1),
             "i_valid": In(1),
             "i_row": In(self.row_width),
             "i_spoke": In(cfg.score_banks * cfg.max_width),
@@ -147,7 +150,8 @@ class ScoreUnit(wiring.Component):
             n_both = Signal(bits_for(cfg.segment), name=f"n_both_{bank}_{segment}")
             n_differ = Signal(bits_for(cfg.segment), name=f"n_differ_{bank}_{segment}")
             score = Signal(range(-cfg.segment, cfg.segment + 1), name=f"score_{bank}_{segment}")
-            m.d.sync += [n_both.eq(popcount(both[within])), n_differ.eq(popcount(differ[within]))]
+            with m.If(~self.hold):
+                m.d.sync += [n_both.eq(popcount(both[within])), n_differ.eq(popcount(differ[within]))]
             m.d.comb += score.eq(n_both - (n_differ << 1))
             scores.append(score)
         return scores
@@ -179,7 +183,7 @@ class ScoreUnit(wiring.Component):
             sums = [Signal(range(-most, most + 1), name=f"sum_{bank}_{level}_{slot}") for slot in range(cfg.segments >> level)]
             m.d.comb += [total.eq(low + high) for total, low, high in zip(sums, levels[-1][0::2], levels[-1][1::2])]
             levels.append(sums)
-        with m.Switch(self.head_level):
+        with m.If(~self.hold), m.Switch(self.head_level):
             for level, sums in enumerate(levels):
                 with m.Case(level):
                     m.d.sync += [self.o_raw[slot][bank].eq(total) for slot, total in enumerate(sums)]

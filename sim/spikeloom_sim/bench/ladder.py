@@ -18,7 +18,7 @@ import numpy as np
 
 from spikeloom.arch.commands import Attention, Command, Opcode, Sink
 from spikeloom.arch.config import WEIGHT_BITS, AcceleratorConfig, ceil_div
-from spikeloom.arch.cycles import SKIPPED, TOKEN_OVERHEAD, Border, command_cycles
+from spikeloom.arch.cycles import SKIPPED, TOKEN_OVERHEAD, Border, command_cycles, most_hits
 from spikeloom.arch.layout import Image
 from spikeloom.arch.run_cycles import SpikeBuffers, Token
 from spikeloom.arch.streamed_cycles import MemoryTiming
@@ -124,6 +124,7 @@ class Climber:
         if command.opcode == Opcode.ATTEND:
             if not self.rung.winners:
                 command = Command(command.opcode, command.fields | {"attention": Attention.SFSA}, command.label)
+                options["hits"] = most_hits(self.cfg, np.ones((1, it.position + 1), bool))
         if not self._sees(command):
             before, before_rows = None, ()
         if command.opcode == Opcode.LINEAR and not self.rung.fused and command["sink"] == Sink.QKV:

@@ -32,8 +32,9 @@ DISPATCH = 1
 _FOUND_TO_TAKEN = 2
 #: Neuron unit: from reading a group to its result; adding its spikes into the stream takes one more.
 _NEURON, _ADD_SPIKES = 3, 1
-#: Attention: cycles of a row beside its scan and its winners (WTA), or beside its walk over the positions.
-_ATTENTION = 6
+#: Attention: cycles of a row beside its scan and its winners, one less where there are no ranks; from asking for a row of keys to its
+#: first hits (SFSA, SSA).
+_ATTENTION, _HITS = 6, 4
 #: Hash of the sampler, and from a candidate to its place among the noisy ones.
 _HASH, _NOISE = 4, 7
 #: Words of one request of a LOAD, a power of two.
@@ -127,7 +128,7 @@ class Background:
 
 def command_cycles(cfg: AcceleratorConfig, command: Command, *, rows: Sequence[int] = (), position: int = 0,
                    last_position: int | None = None, memory: MemoryTiming | None = None, sampling: Sampling | None = None,
-                   before: Command | None = None, before_rows: Sequence[int] = ()) -> int:
+                   before: Command | None = None, before_rows: Sequence[int] = (), hits: Sequence[int] = ()) -> int:
     """Cycles from the end of one command to the end of the next.
 
     Parameters
@@ -148,6 +149,8 @@ def command_cycles(cfg: AcceleratorConfig, command: Command, *, rows: Sequence[i
         (which itself is taken not to have begun early).
     before_rows : ascending ints
         Rows that this LINEAR asked for (ATTEND, LINEAR).
+    hits : ints
+        `most_hits` of an ATTEND that does not compete.
 
     Returns
     -------
@@ -167,7 +170,7 @@ def command_cycles(cfg: AcceleratorConfig, command: Command, *, rows: Sequence[i
     elif opcode == Opcode.ATTEND:
         last = last_position if command["bidirectional"] and last_position is not None else position
         ahead = _ahead(cfg, command, before, np.asarray(before_rows, np.int64), memory)
-        busy = _attention(cfg, command, last, ahead) + _fired(command)
+        busy = _attention(cfg, command, last, ahead, hits) + _fired(command)
     elif opcode == Opcode.PICK:
         busy = _pick(cfg, sampling, before) + 1
     elif opcode == Opcode.LOAD:
@@ -186,7 +189,13 @@ def _is_chained(before, command):
     """Whether a FIRE begins by itself behind the last group of the command before."""
     return (before is not None and before["sink"] in (Sink.RESIDUAL, Sink.ADD_SPIKES, Sink.SET, Sink.SET_SPIKES)
             and before["stream"] == command["stream"] and command["groups"] >= before["groups"]
-            and (command["neuron"] == Neuron.NI_LIF or before["sink"] in (Sink.RESIDUAL, Sink.SET)))
+            and (command["neuron"] == Neuron.NI_LIF or before["sink"] in (Sink.RESIDUAL, Sink.SET) or _apart(before, command)))
+
+
+def _apart(before, command):
+    """Whether two passes have membranes of their own."""
+    (one, groups), (other, others) = ((c["params"], c["groups"]) for c in (before, command))
+    return one + groups <= other or other + others <= one
 
 
 def _fired(command):
@@ -194,15 +203,37 @@ def _fired(command):
     return command["groups"] + _NEURON + (command["neuron"] != Neuron.NI_LIF)
 
 
-def _attention(cfg, command, last, ahead):
-    """WTA scans `score_banks` positions per cycle and pops its winners, SFSA and SSA walk from position to position.
+def scan_cycles(last_row: int, ahead: int = 0, hits: Sequence[int] = ()) -> int:
+    """Cycles in which attention scans rows of scores 0..last_row, one per cycle, once it has begun.
 
-    Up to `ahead` of these cycles were spent before, but none of the last row.
+    Parameters
+    ----------
+    last_row : int
+    ahead : int
+        Cycles that were spent before, on all but the last row.
+    hits : ints
+        SFSA and SSA: per row, how many of its positions count for the head that has most of them. The scan waits for all but one.
     """
-    row, within = divmod(last, cfg.score_banks)
-    if command["attention"] == Attention.WTA:
-        return max(0, row - ahead) + 1 + command["top_k"] + _ATTENTION
-    return max(within, last - ahead) + 1 + _ATTENTION
+    held = np.maximum(np.asarray(hits, np.int64) - 1, 0)
+    before = held[:last_row]
+    begins = np.arange(len(before)) + _HITS + np.cumsum(before) - before
+    waited = int(np.clip(ahead - begins, 0, before).sum())
+    return max(0, last_row - (ahead - waited)) + 1 + int(held.sum()) - waited
+
+
+def most_hits(cfg: AcceleratorConfig, counts: np.ndarray) -> np.ndarray:
+    """`hits` of `scan_cycles`: counts bool [heads, positions], what counts (SFSA: the score fires, SSA: it is not 0)."""
+    heads, n = counts.shape
+    rows = ceil_div(n, cfg.score_banks)
+    padded = np.zeros((heads, rows * cfg.score_banks), bool)
+    padded[:, :n] = counts
+    return padded.reshape(heads, rows, cfg.score_banks).sum(axis=2).max(axis=0)
+
+
+def _attention(cfg, command, last, ahead, hits):
+    """A scan of `score_banks` positions per cycle, then the winners one by one (WTA)."""
+    ranks = command["top_k"] if command["attention"] == Attention.WTA else 0
+    return scan_cycles(last // cfg.score_banks, ahead, hits) + (ranks or -1) + _ATTENTION
 
 
 def _ahead(cfg, command, before, rows, memory):

@@ -12,9 +12,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .commands import SPIKE_BUFFERS, Command, Opcode, Sink
+from .commands import SPIKE_BUFFERS, Attention, Command, Opcode, Sink
 from .config import WEIGHT_BITS, AcceleratorConfig
-from .cycles import SKIPPED, SWEEP_OVERHEAD, TOKEN_OVERHEAD, Background, Border, Sampling, adding_cycles, command_cycles, run_end_cycles
+from .cycles import (
+    SKIPPED,
+    SWEEP_OVERHEAD,
+    TOKEN_OVERHEAD,
+    Background,
+    Border,
+    Sampling,
+    adding_cycles,
+    command_cycles,
+    most_hits,
+    run_end_cycles,
+)
 from .streamed_cycles import MemoryTiming
 from .sweeps import Prefill, prompt_blocks, sweeps
 
@@ -106,7 +117,7 @@ def _steps(cfg, commands, it, buffers, background, *, first=True, **options):
             out += _waited(background)
         rows = buffers.rows(command, it)
         cycles = command_cycles(cfg, command, rows=rows, position=it.position, last_position=it.last_position,
-                                before=border.before, before_rows=border.rows, **options)
+                                before=border.before, before_rows=border.rows, hits=_hits(cfg, command, it), **options)
         if command.opcode == Opcode.LOAD:
             cycles = background.begin(command, cycles, options.get("memory"))
         event_tiles = len(rows) * command["tiles"]
@@ -117,6 +128,15 @@ def _steps(cfg, commands, it, buffers, background, *, first=True, **options):
         buffers.write(command, it)
         border.follow(command, rows, cycles)
     return out
+
+
+def _hits(cfg, command, it):
+    """What an ATTEND that does not compete waits for."""
+    if command.opcode != Opcode.ATTEND or command["attention"] == Attention.WTA:
+        return ()
+    name, at, step = command.label.partition("@")
+    found = it.trace[f"{name}.{'fired' if command['attention'] == Attention.SFSA else 'raw'}{at}{step}"]
+    return most_hits(cfg, found != 0)
 
 
 def token_cycles(cfg: AcceleratorConfig, program: Sequence[Command], it: Token, **options) -> int:

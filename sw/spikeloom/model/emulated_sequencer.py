@@ -282,7 +282,7 @@ class Sequencer:
         elif command.opcode == Opcode.PICK and self.registers.get("mode", "sample"):
             sampling = Sampling(top_k=self.registers.get("mode", "top_k"), vocabulary=self.registers.get("limits", "vocabulary"))
         cycles = command_cycles(self.cfg, command, rows=rows, position=at.position, last_position=at.last_position,
-                                sampling=sampling, before=border.before, before_rows=border.rows)
+                                sampling=sampling, before=border.before, before_rows=border.rows, hits=self.machine.hits(command, at))
         if command.opcode == Opcode.LOAD:
             cycles = self._background.begin(command, cycles)
         self._background.work(border.wait + cycles, adding_cycles(self.cfg, command, rows) if len(rows) else 0)

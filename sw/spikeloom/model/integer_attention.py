@@ -77,7 +77,7 @@ class IntegerAttention:
             counters = {"winners": int(fired.sum()), "sops.attention": int(spoke[fired.T].sum())}
         else:
             gathered = score_gather(raw, values)
-            counters = {"winners": raw.size, "sops.attention": int(spoke[raw.T != 0].sum())}
+            counters = {"winners": np.count_nonzero(raw), "sops.attention": int(spoke[raw.T != 0].sum())}
         counters["sops.attention"] += int(met.sum())
         return gathered.reshape(-1), found, counters
 

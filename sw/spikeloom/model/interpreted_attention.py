@@ -48,25 +48,37 @@ class CachedAttention:
         -------
         gathered : float32 [heads x head width]
         won : int
-            Winners (WTA), scores that fired (SFSA), or positions (SSA), over all heads.
+            Winners (WTA), scores that fired (SFSA), or that are not 0 (SSA), over all heads.
         """
-        c, head = command, self.cfg.segment << command["head_level"]
-        heads = -(-c["groups"] * self.cfg.lanes // head)
-        region = slice(c["a_kv_base"], c["a_kv_base"] + (last_position if c["bidirectional"] else position) + 1)
-        keys = self._keys[region, :heads * head].reshape(-1, heads, head)      # [n, H, d]
-        values = self._values[region, :heads * head].reshape(-1, heads, head)  # [n, H, d]
-        query = self._query[:heads * head].reshape(heads, head, 1)
-        raw = np.matmul(keys.transpose(1, 0, 2), query)[:, :, 0]               # [H, n]
+        c = command
+        raw, values = self._scores(c, position, last_position)
         if c["attention"] == Attention.WTA:
-            unit = self._competition(index, c, heads)
+            unit = self._competition(index, c, len(raw))
             positions, valid, _, _ = unit.choose(raw, position)
             gathered, won = unit.gather(values, positions, valid), valid.sum()
         elif c["attention"] == Attention.SFSA:
-            gathered, fired = threshold_gather(raw, values, _nibbles(c, heads))
+            gathered, fired = threshold_gather(raw, values, _nibbles(c, len(raw)))
             won = fired.sum()
         else:
-            gathered, won = score_gather(raw, values), raw.size
+            gathered, won = score_gather(raw, values), np.count_nonzero(raw)
         return gathered.reshape(-1), int(won)
+
+    def counts(self, command: Command, position: int, last_position: int) -> np.ndarray:
+        """Whose value counts where nothing competes, bool [heads, positions]; arguments as of `attend`."""
+        raw, _ = self._scores(command, position, last_position)
+        if command["attention"] == Attention.SSA:
+            return raw != 0
+        return raw >= np.array(_nibbles(command, len(raw)))[:, None]
+
+    def _scores(self, c, position, last_position):
+        """Raw scores [heads, n] and values [n, heads, head width] of the positions that compete."""
+        head = self.cfg.segment << c["head_level"]
+        heads = -(-c["groups"] * self.cfg.lanes // head)
+        region = slice(c["a_kv_base"], c["a_kv_base"] + (last_position if c["bidirectional"] else position) + 1)
+        keys = self._keys[region, :heads * head].reshape(-1, heads, head)
+        query = self._query[:heads * head].reshape(heads, head, 1)
+        raw = np.matmul(keys.transpose(1, 0, 2), query)[:, :, 0]
+        return raw, self._values[region, :heads * head].reshape(-1, heads, head)
 
     def _competition(self, index, c, heads):
         if index not in self._competitions:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..arch.commands import SPIKE_BUFFERS, Buffer, Command, Memory, Neuron, Opcode, Sink
+from ..arch.commands import SPIKE_BUFFERS, Attention, Buffer, Command, Memory, Neuron, Opcode, Sink
 from ..arch.config import MEMBRANE_WIDTH, WEIGHT_BITS, AcceleratorConfig
+from ..arch.cycles import most_hits
 from ..arch.layout import row_bytes, unpack_parameters, unpack_rows
 from ..arch.numerics import add_spikes, neuron_step, residual_add, saturate
 from ..arch.registers import ErrorCode
@@ -239,6 +240,12 @@ class Interpreter:
         return (self._set_spikes if c["sink"] == Sink.SET_SPIKES else self._spike)(index, c, acc, at)
 
     # -- attention --------------------------------------------------------------------------------------------
+
+    def hits(self, command: Command, at: Place) -> np.ndarray | tuple:
+        """`arch.cycles.most_hits` of an ATTEND that will run now; of another command, or where heads compete, nothing."""
+        if command.opcode != Opcode.ATTEND or command["attention"] == Attention.WTA:
+            return ()
+        return most_hits(self.cfg, self._attention.counts(command, at.position, at.last_position))
 
     def _attend(self, index, c, at):
         gathered, won = self._attention.attend(index, c, at.position, at.last_position)

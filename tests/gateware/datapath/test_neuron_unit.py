@@ -412,5 +412,27 @@ def test_a_chained_pass_has_its_own_neurons(kind, tiles, seed):
         assert (machine.membranes[groups:2 * groups].reshape(-1) == membrane).all()
 
 
+@pytest.mark.parametrize("kind", [kind for kind in Neuron if kind != Neuron.NI_LIF], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("stall", [0.0, 0.5])
+def test_membranes_of_a_chained_pass_are_its_own(kind, groups, stall, seed):
+    """Spikes with membranes into the stream, read by neurons with other membranes while the first are still being written."""
+    rng, n = np.random.default_rng([seed, kind, groups]), groups * LANES
+    level, leak, tiles = 6 if kind in LEVELED else 1, 3, -(-groups // CFG.groups_per_tile)
+    values, base, step = rng.integers(-900, 1500, tiles * CFG.cols), rng.integers(-90_000, 90_000, 2 * n), rng.integers(1, 60_000, 2 * n)
+    residual = rng.integers(-1000, 1000, CFG.max_width)
+    machine, old = Machine(residual=residual, base=base, step=step), rng.integers(-9000, 9000, 2 * n)
+    machine.membranes[:2 * groups] = old.reshape(-1, LANES)
+    neurons = {"level": level, "neuron": kind, "leak": leak}
+    first = Pass(job(Source.SUMS, Sink.ADD_SPIKES, groups, embed_shift=2, **neurons), values, tiles, chain=True)
+    second = Pass(job(Source.RESIDUAL, Sink.SPIKES, groups, params=groups, **neurons), values)
+    machine.run(first, second, stall=stall, seed=seed)
+    spikes, kept = numerics.neuron_step(int(kind), values[:n], old[:n], base[:n], step[:n], levels=level, leak=leak)
+    stream, _ = numerics.add_spikes(residual[:n], spikes, 2)
+    made, others = numerics.neuron_step(int(kind), stream, old[n:], base[n:], step[n:], levels=level, leak=leak)
+    assert (first.flat() == stream).all() and (second.flat() == made).all()
+    assert (machine.membranes[:2 * groups].reshape(-1) == np.concatenate([kept, others])).all()
+
+
 def test_all_sinks_are_sorted():
     assert set(SPIKING) - set(BUFFERED) == {Sink.ADD_SPIKES} and set(SPIKING) | set(RESIDENT) | {Sink.LOGITS} == set(Sink)

@@ -87,26 +87,49 @@ def test_keys_have_room(name):
 
 
 @pytest.mark.parametrize("fire", [0, 1])
-def test_walk(fire):
-    cfg, rng, dut = TINY, random.Random(fire), ScoreWalk(cfg=TINY)
+@pytest.mark.parametrize("banks", [2, 4])
+def test_walk(fire, banks):
+    """Rows with pauses between them: every position that counts once, per head in order, and no cycle more than the fullest head needs."""
+    cfg = dataclasses.replace(TINY, score_banks=banks)
+    rng, dut = random.Random(f"{fire} {banks}"), ScoreWalk(cfg=cfg)
     assert dut.latency == 1
 
     async def bench(ctx):
         ctx.set(dut.fire, fire)
-        for _ in range(100):
-            raw = [[rng.randint(-cfg.max_width, cfg.max_width) for _ in range(cfg.score_banks)] for _ in range(cfg.segments)]
-            thresholds = [rng.choice([0, 15, max(0, min(15, rng.choice(of_slot)))]) for of_slot in raw]
-            live, position, valid = rng.getrandbits(cfg.segments), rng.randrange(cfg.max_context), rng.randint(0, 1)
-            ctx.set(dut.i_raw, raw)
+        for _ in range(40):
+            last = rng.randrange(cfg.max_context)
+            rows = [[[rng.choice([0, rng.randint(-cfg.max_width, cfg.max_width)]) for _ in range(banks)] for _ in range(cfg.segments)]
+                    for _ in range(last // banks + 1)]
+            thresholds = [rng.choice([0, 3, 15, max(0, min(15, rng.choice(of_slot)))]) for of_slot in rows[0]]
+            live = rng.getrandbits(cfg.segments)
+            counts = np.array([[[live >> slot & 1 and row * banks + bank <= last and (score >= thresholds[slot] if fire else score != 0)
+                                 for bank, score in enumerate(of_slot)] for slot, of_slot in enumerate(of_row)]
+                               for row, of_row in enumerate(rows)], bool)                # [rows, slots, banks]
             ctx.set(dut.thresholds, pack(thresholds, 4))
             ctx.set(dut.live, live)
-            ctx.set(dut.i_position, position)
-            ctx.set(dut.i_valid, valid)
+            ctx.set(dut.last_position, last)
+            ctx.set(dut.clear, 1)
             await ctx.tick()
-            assert (ctx.get(dut.o_valid), ctx.get(dut.o_position)) == (valid, position)
-            for slot, of_slot in enumerate(raw):
-                score, passed = of_slot[position % cfg.score_banks], ctx.get(dut.o_passes[slot])
-                assert passed.score == score
-                assert passed.found == bool(live >> slot & 1 and (not fire or score >= thresholds[slot]))
+            ctx.set(dut.clear, 0)
+            found, held, row = [[] for _ in range(cfg.segments)], 0, 0
+            while row <= len(rows):  # one more, to see what the last row leaves
+                there = row < len(rows) and rng.random() < 0.7
+                ctx.set(dut.i_valid, there)
+                ctx.set(dut.i_raw, rows[row] if there else rows[rng.randrange(len(rows))])
+                await ctx.delay(1e-10)
+                hold = ctx.get(dut.hold)
+                if ctx.get(dut.o_valid):
+                    for slot in range(cfg.segments):
+                        hit = ctx.get(dut.o_hits[slot])
+                        if hit.found:
+                            found[slot].append(hit.position)
+                            assert hit.score == rows[hit.position // banks][slot][hit.position % banks]
+                held += hold
+                await ctx.tick()
+                row += (there or row == len(rows)) and not hold
+            ctx.set(dut.i_valid, 0)
+            for slot in range(cfg.segments):
+                assert found[slot] == [row * banks + bank for row, bank in np.argwhere(counts[:, slot])]
+            assert held == np.maximum(counts.sum(axis=2).max(axis=1) - 1, 0).sum()
 
     simulate(dut, bench)
