@@ -28,8 +28,8 @@ REASONS = {
 TRIED = (
     ("Third run from the finished weights", "dropped", "at a rate of 0.0007, 37 M tokens: `stories-260k` of the old recipe from 1.106 to "
      "1.097 bits/byte; begun at 0.0025 it gained nothing. One run of the new recipe, 88 M tokens in place of 146 M: 1.082"),
-    ("The twin's predictions as half of the loss", "kept", "`stories-260k` from its first 11 M tokens on. With the old recipe plain cross-entropy in the last 11 M "
-     "tokens took the development loss from 1.083 to 1.072 bits/byte"),
+    ("The twin's predictions as half of the loss", "kept", "`stories-260k` from its first 11 M tokens on. With the "
+     "old recipe plain cross-entropy in the last 11 M tokens took the development loss from 1.083 to 1.072 bits/byte"),
     ("The twin's predictions in a second run", "kept", "`shakespeare`, 8.2 M characters more, half of the loss: from 1.624 to 1.570 "
      "nats; not told apart from what the characters alone would have gained"),
     ("D = 8 in place of 4", "kept", "finer rounding of the same function: 2.335 in place of 2.428 nats at once in mid-training, 57% of "
