@@ -29,10 +29,10 @@ PRESETS = {preset.name: preset for preset in (
                       max_vocabulary=50304, kv_positions=6144, max_context=512, resident_words=2048,
                       parameter_words=5044, program_words=512, membrane_words=1024, residual_slots=64, ports=4, data_width=128,
                       clock_mhz=250.0, board="Verilator"),
-    # `sim` with twice the columns, one event per cycle and the winners of the released models; rows on chip, a megabyte, lie in half of
-    # the UltraRAM.
-    AcceleratorConfig(name="kv260", rows=1, cols=128, segment=16, max_width=128, max_neurons=1024, max_vocabulary=4096,
-                      kv_positions=1280, k_max=4, resident_words=8192, parameter_words=1024, membrane_words=512,
+    # `sim` with twice the columns and lanes, one event per cycle and the winners of the released models; rows on chip, a megabyte, lie in
+    # half of the UltraRAM.
+    AcceleratorConfig(name="kv260", rows=1, cols=128, lanes=32, segment=16, max_width=128, max_neurons=1024, max_vocabulary=4096,
+                      kv_positions=1280, k_max=4, resident_words=8192, parameter_words=512, membrane_words=256,
                       data_width=128, clock_mhz=250.0, board="KV260 (XCK26)"),
     # All rows of stories-260k but its embedding, of which a token reads one. Narrow, so that open tools map, place and route it in
     # minutes; its rows fill the chip's block RAM all the same.
