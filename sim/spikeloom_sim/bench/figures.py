@@ -64,11 +64,15 @@ class Figure:
     note: str = ""
     #: Its Verilog is not that of the sources of now.
     stale: bool = False
+    #: What else the goal asks for holds; where it does not, the goal is missed whatever the value.
+    counts: bool = True
 
 
 def entry(goal: Goal, figure: Figure, command: str) -> dict:
     """JSON-ready."""
     met = goal.met(figure.value)
+    if met and not figure.counts:
+        met = False
     out = {"value": figure.value, "goal": goal.goal, "met": met, "evidence": goal.label, "what": goal.what, "unit": goal.unit,
            "command": command}
     if figure.stale:

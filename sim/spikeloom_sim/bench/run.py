@@ -15,6 +15,8 @@ from .keys import GOALS
 from .measures import BEST, Measures
 
 AREA, ROUTE, STREAMED = Path("results/area.json"), Path("results/route.json"), Path("results/streamed.json")
+#: Where a released model's quality stands; how far it may be behind its twin, and dense mode above its bound, for its skips to count.
+QUALITY, MOST_BEHIND, MOST_DENSE = "results/{}.json", 0.05, 1.10
 
 #: What is told of a run of streamed rows.
 _OF_A_RUN = ("ports", "dense", "stream_peak_fraction", "streamed_over_bound", "cycles_per_token", "bytes_per_token", "first_beat_latency",
@@ -67,22 +69,25 @@ class Figures:
         beside = {"rows_that_spoke": round(tally.spoke / (tally.spoke + tally.silent), 4)}
         return Figure(round(min(shares.values()), 4), beside, self.m.of())
 
-    def _dense_and_sparse(self):
+    def _dense_over_sparse(self, ratio):
         sparse, dense = self.m.sparse(BEST), self.m.dense(BEST)
-        return sparse, dense, {
+        quality = load(self.root / QUALITY.format(BEST))
+        behind = quality["integer"]["nats_per_token"] - quality["softmax_twin"]["nats_per_token"]
+        above = dense.cycles / dense.adding
+        return Figure(round(ratio(dense) / ratio(sparse), 3), {
+            "nats_behind_its_softmax_twin": round(behind, 4),
             "sparse": {"cycles_per_token": round(sparse.cycles_per_token, 1), "bytes_per_token": round(sparse.bytes_per_token, 1)},
             "dense": {"cycles_per_token": round(dense.cycles_per_token, 1), "bytes_per_token": round(dense.bytes_per_token, 1)},
             "rows_that_spoke": round(sparse.spoke / (sparse.spoke + sparse.silent), 4),
-            "dense_over_its_own_bound": round(dense.cycles / dense.adding, 4),
-            "mismatches": sparse.mismatches + dense.mismatches}
+            "dense_over_its_own_bound": round(above, 4),
+            "mismatches": sparse.mismatches + dense.mismatches,
+        }, self.m.of(BEST), counts=behind <= MOST_BEHIND and above <= MOST_DENSE)
 
     def dense_over_sparse_cycles(self):
-        sparse, dense, beside = self._dense_and_sparse()
-        return Figure(round(dense.cycles / sparse.cycles, 3), beside, self.m.of(BEST))
+        return self._dense_over_sparse(lambda tally: tally.cycles)
 
     def dense_over_sparse_bytes(self):
-        sparse, dense, beside = self._dense_and_sparse()
-        return Figure(round(dense.row_bytes / sparse.row_bytes, 3), beside, self.m.of(BEST))
+        return self._dense_over_sparse(lambda tally: tally.row_bytes)
 
     # -- streaming --------------------------------------------------------------------------------------------
 

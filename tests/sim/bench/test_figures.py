@@ -40,6 +40,8 @@ def test_an_entry_says_what_it_is_of_and_why_it_falls_short():
                       "of": {"model": "m"}}
     assert entry(LOW, Figure(1500), "c").get("note") is None
     assert entry(LOW, Figure(1500, stale=True), "c")["stale"] is True
+    conditional = entry(LOW, Figure(1500, counts=False), "c")
+    assert conditional["met"] is False and conditional["note"] == "Too slow; go faster."
 
 
 def test_a_goal_that_is_missed_without_a_reason_is_refused():
