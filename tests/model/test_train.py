@@ -105,6 +105,14 @@ def test_muon_is_torchs_muon(seed):
         assert torch.allclose(a, b, atol=1e-3)
 
 
+def test_a_temperature_may_be_fixed(tmp_path):
+    """The factor on the scores is learned per head from 1, or stays as told."""
+    learned, fixed = (train(CONFIG | {"float": options}, run=tmp_path / str(number), steps=3, split=SPLIT, compiled=False, quiet=True)
+                      for number, options in enumerate(({}, {"temperature": 0.25})))
+    assert all((block.log_temperature != 0).any() for block in learned.blocks)
+    assert all((block.log_temperature.exp() == 0.25).all() for block in fixed.blocks)
+
+
 def test_the_head_learns_faster_and_the_twin_at_its_own_rate(tmp_path):
     """`head_gain` scales start and rate of head and bias alone; levels start where told; a twin has its rate until it is continued."""
     config = load_config("stories-260k")

@@ -127,6 +127,8 @@ VARIANTS = (
             training={"distillation": {"weight": 0.5}}),
     Variant("straight-through", "gradient", "winners alone from the first step", training={"anneal_until": 0}),
     Variant("late", "gradient", "annealed until 85%", training={"anneal_until": 0.85}),
+    Variant("factor-1", "gradient", "scores' factor 1 for good, none learned per head", options={"temperature": 1.0}),
+    Variant("factor-quarter", "gradient", "scores' factor 1/4 for good: four times the temperature", options={"temperature": 0.25}),
     # Neurons that read the stream.
     Variant("centre", "neurons", "stream neurons start in mid-range", options={"centre": 0.5}),
     Variant("quiet", "neurons", "stream neurons start a quarter of their range below", options={"centre": -0.25}),

@@ -13,6 +13,7 @@ input-major and fake-quantised at every step; residual writers round to the resi
 integer model does, so that evaluation form and integers differ by the rounding of thresholds only.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -53,6 +54,8 @@ class FloatOptions:
     #: The head starts, and learns, so many times larger. Levels are small numbers of a bounded range, so that logits grow by the
     #: head alone, and a slow head drives the last neurons into their bounds.
     head_gain: float = 1.0
+    #: The scores' softmax, of which winners are made, has this factor on its scores for good; None: each head learns its own, from 1.
+    temperature: float | None = None
 
     @classmethod
     def from_dict(cls, fields: dict) -> "FloatOptions":
@@ -96,7 +99,8 @@ class Block(nn.Module):
         self.sn_in = Neurons((d,), (c.level_in,), centre=centre)
         self.qkv = matrix(d, 3 * d, d**-0.5)  # [d, 3d]
         self.sn_qkv = Neurons((2 * d, d), (1, c.level_v), centre=(0.0, values))
-        self.log_temperature = nn.Parameter(torch.zeros(c.heads))  # [H]
+        factor = 1.0 if options.temperature is None else options.temperature
+        self.log_temperature = nn.Parameter(torch.full((c.heads,), math.log(factor)), requires_grad=options.temperature is None)  # [H]
         self.sn_attn = Neurons((d,), (c.level_attn,), centre=values)
         self.out = ResidualWriter(d, d, c.level_attn, fraction, c.weight_bits, 0.5 * d**-0.5)
         self.sn_mid = Neurons((d,), (c.level_mid,), centre=centre)
