@@ -40,6 +40,10 @@ def test_a_fire_of_the_stream_just_written_follows_at_once():
         sink=Sink.RESIDUAL, stream=1))
     stateful = Command(Opcode.FIRE, {"groups": 4, "neuron": Neuron.T_LIF})
     assert command_cycles(SIM, stateful, before=down) == 4 and command_cycles(SIM, stateful, before=add) == alone + 1
+    # Membranes of two passes that both have some must not be the same ones: those of `add` are 4 to 7.
+    add = linear(sink=Sink.ADD_SPIKES, params=4, neuron=Neuron.T_LIF)
+    assert [command_cycles(SIM, Command(Opcode.FIRE, stateful.fields | {"params": at}), before=add) for at in (0, 1, 4, 7, 8)] == [
+        4, alone + 1, alone + 1, alone + 1, 4]
 
 
 def test_a_silent_linear_still_drains():

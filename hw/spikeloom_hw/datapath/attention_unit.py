@@ -103,7 +103,7 @@ class AttentionUnit(wiring.Component):
     From `start` to `done` (see `row_latency`), `last` being the last position that competes: WTA takes
     ``last // score_banks + 1 + top_k + overhead`` cycles. SFSA and SSA take ``last // score_banks + overhead``, and for each
     row of scores as many as the head with most hits in it has beyond the first. Each cycle from `ahead` to `start` saves one of
-    these, but not those of the last row.
+    these, as long as there is a row to scan or a hit to wait for, but not those of the last row.
 
     Reference
     ---------

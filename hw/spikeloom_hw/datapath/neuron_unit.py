@@ -56,7 +56,7 @@ class NeuronUnit(wiring.Component):
     must not be one that it has written.
 
     A pass over the residual store may be chained to one that writes it: it then begins by itself as soon as it reads what was
-    written, while results of the first pass are still inside.
+    written, while results of the first pass are still inside, membranes among them: the two passes must not share any.
 
     Parameters
     ----------
@@ -68,7 +68,8 @@ class NeuronUnit(wiring.Component):
         Begin a pass, in the cycle after the last one's `done` or later; `job` is taken in this cycle. Of a pass that was chained
         it says no more than that its `done` is awaited from now on.
     chain : In(1), next_job : In(pass_layout())
-        With the last group of a pass over SUMS that writes the residual store: a pass over it follows, of at least as many groups.
+        With the last group of a pass over SUMS that writes the residual store: a pass over it follows, of at least as many groups
+        and with membranes of its own, if both have some.
     i_drain : In(stream of drain_layout)
         Finished tiles (SUMS only).
     bank, tile, group : Out

@@ -1,7 +1,8 @@
 """The cycle model over tokens, texts and runs: which rows each command asks for, and what it all costs.
 
 A program is the list of `Command`s of an image; a trace holds, by label, what each operator wrote (as
-`model.integer_model.Trace` does). What is not 0 in it are the events.
+`model.integer_model.Trace` does). What is not 0 in it are the events. SFSA also needs its scores that fired (`NAME.fired`), SSA its
+scores (`NAME.raw`).
 """
 
 from collections import Counter

@@ -24,7 +24,7 @@ class Trace(dict):
     token: int = 0
     position: int = 0
     #: events.<linear> (non-zero inputs; with time steps also events.<linear>@t); spikes (sum of |level|), fired, neurons;
-    #: winners (SFSA: scores that fired, SSA: positions), ties, rows_without_winner, rows_short; saturations;
+    #: winners (SFSA: scores that fired, SSA: those not 0), ties, rows_without_winner, rows_short; saturations;
     #: sops.linear (events x outputs), sops.levels (the same, a level d counted d times: `level_tiles` x cols of the LINEARs
     #: where no column is padding) and sops.attention (coincident spikes of query and keys, and spikes of the values that
     #: were added): synaptic operations, one addition of a weight or value each.
