@@ -20,10 +20,10 @@ REASONS = {
     "public": "The public model read the whole corpus, perhaps with these stories; ours read 2,670 stories and text that the public model "
               "wrote. Its softmax twin, with a quarter of the tokens, stands at 0.989: half is the spiking form, the other half text "
               "and training. What would close it: days in place of hours, on the whole corpus, with a GPU.",
-    "int4": "A model trained with eight bits does not survive rounding to four: it has to be trained with four, and is with `stories-260k-int4` "
-            "(22 M tokens from the finished weights). Residual writers have scales that are powers of two, since a shift applies them, "
-            "which costs up to one of the four bits; and scales are chosen anew at every step, after which the development loss jumps by up "
-            "to 0.15 nats. What would close it: scales that are held in the last part, and as many tokens as int8 had.",
+    "int4": "A model trained with eight bits does not survive rounding to four: it has to be trained with four, as `stories-260k-int4` "
+            "was (22 M tokens from the finished weights). Residual writers have scales that are powers of two, since a shift applies them, "
+            "which costs up to one of the four bits; and scales are chosen anew at every step, probably the cause of jumps of the "
+            "development loss by up to 0.15 nats. What would close it: scales held in the last part, and as many tokens as int8 had.",
 }
 
 TRIED = (
