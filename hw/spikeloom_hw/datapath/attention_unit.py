@@ -291,7 +291,7 @@ class AttentionUnit(wiring.Component):
                 with m.If(drain[-1] & ~hold):
                     m.next = "SELECT"
                     with m.If(ranks == 0):
-                        # The last hits are there now, where winners would come two cycles later.
+                        # The last hits are there now; winners come a cycle after their pop.
                         m.d.sync += tail.eq(2)
                         m.next = "GATHER"
             with m.State("SELECT"):
