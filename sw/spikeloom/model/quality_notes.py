@@ -42,8 +42,8 @@ TRIED = (
     ("Queries and keys of 0 and 1 in the twin", "`twin-binary`", "the largest single part of the gap on stories: 2.88 nats in place of "
      "2.73 in 1,500 steps; with BatchNorm in place of LayerNorm the twin has 2.71, with ReLU in place of GELU 2.74: these are not it"),
     ("What is left with the recipe", "`recipe`", "tried once, runs not kept, stories, seed 0, float: 2.740 nats; softmax for winners "
-     "2.737, so winners cost nothing; real numbers in place of queries and keys 2.680, of the levels of `in` and `mid` 2.698, of values and "
-     "their sums 2.701, of hidden 2.730, of the last 2.721, of all levels but queries and keys 2.604, which is below the twin (2.646)"),
+     "2.737, so winners cost nothing; real numbers in place of queries and keys 2.680, of the levels of `in` and `mid` 2.698, of values "
+     "and their sums 2.701, of hidden 2.730, of the last 2.721, of all levels but queries and keys 2.604, which is below the twin (2.646)"),
     ("Levels of both signs, -7..8, for all but hidden, queries and keys", "not built", "tried once with the recipe, stories, float: 2.685 "
      "nats in place of 2.740, most rows speaking; with a price of 0.3 nats 2.705 at 66% of the operations, with 0.8 nats 2.753 at 50%, "
      "where levels from 0 have 2.740 at 53% and 2.788 at 38%: it halves the gap where operations do not matter. The level code has room "
