@@ -21,7 +21,7 @@ def result(name: str) -> dict:
 FIGURES = {
     "cycles_per_token_260k": "cycles/token, 64 columns, resident rows, positions 0-127",
     "over_event_bound": "cycles over the event bound (rows that spoke x column tiles, one per cycle), worst released model",
-    "dense_over_sparse_cycles": "dense mode over sparse, cycles, `stories-1m` (the goal counts within 0.05 nats of its twin; this is not)",
+    "dense_over_sparse_cycles": "dense mode over sparse, cycles (the goal counts for a model within 0.05 nats of its softmax twin)",
     "dense_over_sparse_bytes": "the same, bytes of weights",
     "stream_peak_fraction": "streamed rows: bytes per cycle over the port's peak",
     "prefill_over_decode": "the same: reading a prompt of 128 in blocks of 16, tokens per second over those of writing",
@@ -38,9 +38,9 @@ FIGURES = {
 
 def figure_row(record: dict, what: str, where: str) -> tuple[str, str, str, str]:
     """A line of one of bench.json's figures."""
-    value, stale = record["value"], " (of older Verilog)" if record.get("stale") else ""
+    value, marks = record["value"], " (missed)" * (record["met"] is False) + " (of older Verilog)" * record.get("stale", False)
     figure = f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
-    return what, figure + stale, (record["goal"] or "").lstrip("<>= "), f"`{record['evidence']}` {where}"
+    return what, figure + marks, (record["goal"] or "").lstrip("<>= "), f"`{record['evidence']}` {where}"
 
 
 def rows() -> list[tuple[str, str, str, str]]:

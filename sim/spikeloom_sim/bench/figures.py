@@ -70,9 +70,7 @@ class Figure:
 
 def entry(goal: Goal, figure: Figure, command: str) -> dict:
     """JSON-ready."""
-    met = goal.met(figure.value)
-    if met and not figure.counts:
-        met = False
+    met = goal.met(figure.value) and figure.counts
     out = {"value": figure.value, "goal": goal.goal, "met": met, "evidence": goal.label, "what": goal.what, "unit": goal.unit,
            "command": command}
     if figure.stale:
