@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
-from spikeloom.arch.commands import COMMAND_WORDS, Neuron, Opcode, Sink
+from spikeloom.arch.commands import COMMAND_WORDS, STATELESS, Opcode, Sink
 from spikeloom.arch.config import AcceleratorConfig
 from spikeloom.arch.registers import COUNTERS, MAGIC, VERSION, ErrorCode, register_map
 from spikeloom.arch.streamed_cycles import BEATS_OPEN, BURSTS_OPEN
@@ -271,7 +271,7 @@ class Top(wiring.Component):
             & (coming.groups >= c.groups) & ((c.opcode == Opcode.LINEAR) | (c.opcode == Opcode.EMBED))
             & Cat(c.sink == sink for sink in RESIDENT).any()
             # Membranes that the one pass writes late must not be those that the other reads.
-            & ((coming.neuron == Neuron.NI_LIF) | ~Cat(c.sink == sink for sink in SPIKING).any()
+            & (Cat(coming.neuron == kind for kind in STATELESS).any() | ~Cat(c.sink == sink for sink in SPIKING).any()
                | (c.params + c.groups <= coming.params) | (coming.params + coming.groups <= c.params)))
         with m.Switch(c.opcode):
             with m.Case(Opcode.FIRE):

@@ -2,12 +2,25 @@
 
 from types import SimpleNamespace
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from spikeloom.arch.commands import COMMAND_BITS, FIELDS, SINKS, SPIKE_BUFFERS, Attention, Buffer, Memory, Neuron, Opcode, Order, Sink
+from spikeloom.arch.commands import (
+    COMMAND_BITS,
+    FIELDS,
+    SINKS,
+    SPIKE_BUFFERS,
+    STATELESS,
+    Attention,
+    Buffer,
+    Memory,
+    Neuron,
+    Opcode,
+    Order,
+    Sink,
+)
 from spikeloom.arch.config import MAX_TILES, WEIGHT_BITS, AcceleratorConfig
 from spikeloom.arch.registers import ErrorCode
 
@@ -103,13 +116,14 @@ class CommandCheck(wiring.Component):
 
         width_groups = cfg.max_width // cfg.lanes
         end, params_end, levels = Signal(18), Signal(18), Signal(4)
-        leveled = (c.neuron == Neuron.NI_LIF) | (c.neuron == Neuron.I_LIF)
+        stateless = Cat(c.neuron == kind for kind in STATELESS).any()
+        leveled = stateless | (c.neuron == Neuron.I_LIF)
         m.d.comb += [end.eq(c.base_group + c.groups), params_end.eq(c.params + c.groups), levels.eq(Mux(leveled, cfg.level_max, 1))]
         named("no_groups", c.groups == 0)
         named("too_wide", c.groups > width_groups)
         named("bad_params", params_end > cfg.parameter_words)
         named("bad_neuron", self._bad_params | (c.neuron > max(Neuron)) | (c.level == 0) | (c.level > levels)
-              | ((c.neuron != Neuron.NI_LIF) & (params_end > cfg.membrane_words)))
+              | (~stateless & (params_end > cfg.membrane_words)))
         named("bad_stream", c.stream + self.slots > cfg.residual_slots)
         named("bad_tiles", (c.tiles == 0) | (c.tiles > MAX_TILES) | (c.weight_code >= len(WEIGHT_BITS))
               | (c.groups > (c.tiles << exact_log2(cfg.groups_per_tile)))

@@ -22,6 +22,7 @@ def mode_layout() -> data.StructLayout:
         "whole": 1,        # the sum as it is; otherwise shifted, added to the residual and clipped
         "add": 1,          # the result is the residual plus the spike, one cycle later
         "remember": 1,     # the membrane counts; otherwise it is zero
+        "both": 1,         # levels of both signs (SIGNED_NI_LIF)
         "ternary": 1, "hard": 1, "subtract": 1, "half": 1,  # T_LIF, LIF_HARD, LIF_SUBTRACT, I_LIF
         "leak": 4, "embed_shift": 4,
     })
@@ -31,7 +32,8 @@ class NeuronLane(wiring.Component):
     """Makes a spike and a membrane, a residual word, or a logit of one integer.
 
     One adder makes the sum, with the threshold taken away or the bias added. A second one makes what is left of it after
-    four steps (or tells whether the negative threshold is reached), so that three comparisons count up to eight levels.
+    four steps (or tells whether the negative threshold is reached), a third one what is left below zero, so that three
+    comparisons count up to eight levels of either sign.
 
     Parameters
     ----------
@@ -96,18 +98,19 @@ class NeuronLane(wiring.Component):
         return m
 
     def _build_sum(self, m):
-        """First cycle: `total` and `aside`.
+        """First cycle: `total`, `aside` and `below`.
 
         With d the height of the sum above the first threshold, in steps of 2^-F: where spikes are made `total` is ~d, which
-        costs no negation, and `aside` is ~(d - 4 step), or with `ternary` -(d + 2 step).
+        costs no negation, `aside` is ~(d - 4 step), or with `ternary` -(d + 2 step), and `below` is ~d - 4 step.
         """
         mode, record, ternary = self.mode_1, self.record, self.mode_1.ternary
-        term, kept, base, further = (Signal(signed(self.width), name=name) for name in ("wide_term", "kept", "base", "further"))
+        term, kept, base, further, nearer = (Signal(signed(self.width), name=name) for name in ("wide_term", "kept", "base", "further", "nearer"))
         m.d.comb += [
             term.eq(self.term),
             kept.eq(Mux(mode.remember, ~self.membrane, 0)),
             base.eq(Mux(mode.set, 0, record.base.as_signed())),
             further.eq(Mux(ternary, ~Cat(Const(0, 1), record.step, Const(0, 1)).as_signed(), record.step << 2)),
+            nearer.eq(~Cat(Const(0, 2), record.step, Const(0, 1)).as_signed()),
         ]
         saved, carried = carry_save(m, term, kept, base)
         carried = Cat(mode.remember, carried[1:])  # one more: with the inverted membrane it makes minus the membrane
@@ -116,12 +119,16 @@ class NeuronLane(wiring.Component):
         aside = Signal(self.width + 1)
         m.d.comb += aside.eq(Cat(ternary, saved_aside) + Cat(ternary, ternary, carried_aside[1:]))
 
-        self.total, self.aside = Signal(signed(self.width)), Signal(signed(self.width))
+        saved_below, carried_below = carry_save(m, saved, carried, nearer)
+        carried_below = Cat(Const(1, 1), carried_below[1:])  # completes the negation
+
+        self.total, self.aside, self.below = (Signal(signed(self.width), name=name) for name in ("total", "aside", "below"))
         self.step, self.triple = Signal(24), Signal(26)
         self.shift, self.old_1 = Signal(5), Signal(signed(RESIDUAL_WIDTH))
         m.d.sync += [
             self.total.eq(saved + carried.as_signed()),
             self.aside.eq(aside[1:]),
+            self.below.eq(saved_below + carried_below.as_signed()),
             self.step.eq(record.step), self.triple.eq(record.step + (record.step << 1)),
             self.shift.eq(Mux(mode.set, MAX_EMBED_SHIFT - mode.embed_shift, record.shift)),
             self.old_1.eq(Mux(mode.set, 0, self.old)),
@@ -130,18 +137,20 @@ class NeuronLane(wiring.Component):
     def _build_spike(self, m):
         """Second cycle: how many of the thresholds 0, step, 2 step, ... d reaches; returns (rest of d, registered; spike; left).
 
-        Left is how many steps the rest still holds of the spike: the spike, less four where these are taken off.
+        Left is how many steps the rest still holds of the spike: the spike, less four where these are taken off. Below zero,
+        with levels of both signs, it is ~d that is compared: it reaches 0, and each further threshold takes one from the spike.
         """
-        upper, negative, beyond = Signal(), Signal(), Signal()
+        mirrored, upper, negative, beyond = Signal(), Signal(), Signal(), Signal()
         rest = Signal(signed(self.width))
         m.d.comb += [
-            upper.eq((self.level > 4) & self.aside[-1]),
-            rest.eq(~Mux(upper, self.aside, self.total)),
+            mirrored.eq(self.mode_2.both & ~self.total[-1]),
+            upper.eq((self.level > 4) & Mux(mirrored, ~self.below[-1], self.aside[-1])),
+            rest.eq(Mux(mirrored, Mux(upper, self.below, self.total), ~Mux(upper, self.aside, self.total))),
             negative.eq(rest[-1]),
             beyond.eq(rest[26:-1].any()),
         ]
         reached = Signal(4)
-        m.d.comb += reached.eq(Cat(self.total[-1], *(~negative & (beyond | (rest[:26] >= multiple))
+        m.d.comb += reached.eq(Cat(self.total[-1] | mirrored, *(~negative & (beyond | (rest[:26] >= multiple))
                                                      for multiple in (self.step, self.step << 1, self.triple))))
         # Reached thresholds are the lowest ones: a thermometer.
         count, levels = Signal(3), Signal(4)
@@ -153,7 +162,7 @@ class NeuronLane(wiring.Component):
         m.d.comb += [
             bounded.eq(Mux(levels > self.level, self.level, levels)),
             minus.eq(self.mode_2.ternary & ~self.aside[-1]),
-            spike.eq(Mux(self.mode_2.spiking, Cat(bounded, Const(0, 1)).as_signed() - minus, 0)),
+            spike.eq(Mux(self.mode_2.spiking, Mux(mirrored, 1 - bounded, Cat(bounded, Const(0, 1)).as_signed() - minus), 0)),
         ]
         rest_1, left = Signal(MEMBRANE_WIDTH), Signal(3)
         m.d.comb += left.eq(Cat(bounded[:2], bounded[2] ^ upper))

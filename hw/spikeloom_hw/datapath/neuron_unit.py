@@ -5,7 +5,7 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from spikeloom.arch.commands import Neuron, Sink
+from spikeloom.arch.commands import STATELESS, Neuron, Sink
 from spikeloom.arch.config import MEMBRANE_WIDTH, RESIDUAL_WIDTH, THRESHOLD_FRACTION, AcceleratorConfig, bits_for
 
 from ..layouts import drain_layout
@@ -225,21 +225,21 @@ class NeuronUnit(wiring.Component):
         m.d.sync += modes[1].add.eq(modes[0].add & issue)
         spiking = Cat(job.sink == sink for sink in SPIKING).any()
         with m.If(self._take):
-            m.d.sync += self._decoded(job, mode, writes, spiking)
+            m.d.sync += self._decoded(job, mode, writes, spiking, self._remembers(job))
         return modes, writes
 
     @staticmethod
     def _remembers(job):
         """Whether a pass has membranes."""
-        return Cat(job.sink == sink for sink in SPIKING).any() & (job.neuron != Neuron.NI_LIF)
+        return Cat(job.sink == sink for sink in SPIKING).any() & ~Cat(job.neuron == kind for kind in STATELESS).any()
 
     @staticmethod
-    def _decoded(job, mode, writes, spiking):
+    def _decoded(job, mode, writes, spiking, remembers):
         return [
             mode.spiking.eq(spiking), mode.set.eq(job.sink == Sink.SET), mode.whole.eq(job.sink == Sink.LOGITS),
             mode.add.eq(job.sink == Sink.ADD_SPIKES),
-            writes.eq(spiking & (job.neuron != Neuron.NI_LIF)),
-            mode.remember.eq(spiking & (job.neuron != Neuron.NI_LIF) & ~job.first),
+            writes.eq(remembers),
+            mode.remember.eq(remembers & ~job.first), mode.both.eq(job.neuron == Neuron.SIGNED_NI_LIF),
             mode.ternary.eq(job.neuron == Neuron.T_LIF), mode.hard.eq(job.neuron == Neuron.LIF_HARD),
             mode.subtract.eq(job.neuron == Neuron.LIF_SUBTRACT), mode.half.eq(job.neuron == Neuron.I_LIF),
             mode.leak.eq(job.leak), mode.embed_shift.eq(job.embed_shift),
@@ -332,7 +332,7 @@ class NeuronUnit(wiring.Component):
         ]
         with m.If(stages[3].valid):
             m.d.comb += [
-                self.n_spikes.eq(adder_tree([Mux(lane.o_spike[-1], 1, lane.o_spike[:cfg.level_bits]) for lane in lanes])),
+                self.n_spikes.eq(adder_tree([abs(lane.o_spike)[:cfg.level_bits] for lane in lanes])),
                 self.n_fired.eq(adder_tree([lane.o_spike.any() for lane in lanes])),
             ]
         with m.If(self.o_valid):

@@ -1,6 +1,6 @@
 """One accumulate-only processing element."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -11,15 +11,16 @@ from ..layouts import TILE_WIDTH, WEIGHT_WIDTH
 #: Bits of an accumulator's address: tile, then bank.
 SLOT_WIDTH = TILE_WIDTH + 1
 #: A level as two terms: `shift` picks weight << 0..3 or, with `zero`, nothing; then the weight is added `once`, `twice`, or
-#: taken away (`minus`).
-terms_layout = data.StructLayout({"zero": 1, "shift": 2, "once": 1, "twice": 1, "minus": 1})
+#: taken away (`minus`). What comes of it is taken from the sum (`negative`) or added to it.
+terms_layout = data.StructLayout({"zero": 1, "shift": 2, "once": 1, "twice": 1, "minus": 1, "negative": 1})
 
 
 def level_terms(level: int) -> dict:
-    """The two terms of a level -1..8."""
-    shift = {-1: 0, 0: 0, 1: 0, 2: 1, 3: 1, 4: 2, 5: 2, 6: 2, 7: 3, 8: 3}[level]
-    return {"zero": int(level <= 0), "shift": shift, "once": int(level in (3, 5)), "twice": int(level == 6),
-            "minus": int(level in (-1, 7))}
+    """The two terms of a level -8..8."""
+    size = abs(level)
+    shift = (0, 0, 1, 1, 2, 2, 2, 3, 3)[size]
+    return {"zero": int(size == 0), "shift": shift, "once": int(size in (3, 5)), "twice": int(size == 6), "minus": int(size == 7),
+            "negative": int(level < 0)}
 
 
 class ProcessingElement(wiring.Component):
@@ -79,11 +80,13 @@ class ProcessingElement(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        product = self._build_product(m, self.weight, self.terms)
+        product, negative = self._build_product(m, self.weight, self.terms)
         if self.cfg.events == 2:
-            other, both = self._build_product(m, self.weight_b, self.terms_b), Signal(signed(len(product) + 1))
-            m.d.sync += both.eq(product + other)
-            product = both
+            # Signs meet where sums are made: one here, that of both below.
+            other, other_negative = self._build_product(m, self.weight_b, self.terms_b)
+            both, both_negative = Signal(signed(len(product) + 1)), Signal()
+            m.d.sync += [both.eq(self._sum(product, other, negative ^ other_negative)), both_negative.eq(negative)]
+            product, negative = both, both_negative
 
         m.submodules.sums = sums = memory.Memory(shape=signed(self.cfg.acc_width), depth=1 << SLOT_WIDTH, init=[])
         old, read, write = sums.read_port(domain="comb"), sums.read_port(domain="comb"), sums.write_port()
@@ -91,14 +94,22 @@ class ProcessingElement(wiring.Component):
             old.addr.eq(self.slot),
             write.addr.eq(self.slot),
             write.en.eq(self.add),
-            write.data.eq(Mux(self.first, 0, old.data) + product),
+            write.data.eq(self._sum(Mux(self.first, 0, old.data), product, negative)),
             read.addr.eq(self.r_slot),
             self.r_sum.eq(read.data),
         ]
         return m
 
+    @staticmethod
+    def _sum(a, b, minus):
+        """a + b or, with `minus`, a - b: one adder, a place below whose lowest completes the negation."""
+        a, b = (Value.cast(value).as_signed() for value in (a, b))
+        width = max(len(a), len(b)) + 1
+        b = Cat(b, b[-1].replicate(width - len(b)))
+        return (Cat(Const(1, 1), a).as_signed() + Cat(minus, b ^ minus.replicate(width)).as_signed())[1:].as_signed()
+
     def _build_product(self, m, weight, terms):
-        """Weight times level, a cycle later."""
+        """Weight times the level's magnitude, and whether the level is below zero; a cycle later."""
         width = WEIGHT_WIDTH + 4
         large, small, product = Signal(signed(width)), Signal(signed(width)), Signal(signed(width))
         with m.If(~terms.zero):
@@ -114,5 +125,6 @@ class ProcessingElement(wiring.Component):
             m.d.comb += small.eq(~weight)
         # One adder: a place below the lowest carries the one that completes the negation.
         total = Cat(Const(1, 1), large).as_signed() + Cat(terms.minus, small).as_signed()
-        m.d.sync += product.eq(total[1:].as_signed())
-        return product
+        negative = Signal()
+        m.d.sync += [product.eq(total[1:].as_signed()), negative.eq(terms.negative)]
+        return product, negative

@@ -8,7 +8,7 @@ from amaranth.utils import ceil_log2
 from spikeloom.arch.config import MAX_TILES, AcceleratorConfig, bits_for
 
 from ..layouts import TILE_WIDTH, WEIGHT_WIDTH, drain_layout, weights_layout
-from ..levels import is_minus
+from ..levels import magnitude
 from ..lib.arith import adder_tree
 from ..lib.stream import Queue
 from .pe import SLOT_WIDTH, ProcessingElement, level_terms, terms_layout
@@ -101,7 +101,7 @@ class SpikeEngine(wiring.Component):
             given, level = payload["weights" + name], payload["level" + name]
             by_row = [level[row * cfg.level_bits:(row + 1) * cfg.level_bits] for row in range(cfg.rows)]
             events.append(there)
-            levels += [Mux(is_minus(level), 1, level) for level in by_row]
+            levels += [magnitude(level) for level in by_row]
             with m.If(there):
                 m.d.sync += [weight.eq(given[i * WEIGHT_WIDTH:(i + 1) * WEIGHT_WIDTH]) for i, weight in enumerate(weights)]
             with m.If(taken):
@@ -117,12 +117,11 @@ class SpikeEngine(wiring.Component):
             m.d.sync += [self.stages[0].slot.eq(Cat(payload.tile, payload.bank)), self.stages[0].last.eq(payload.last)]
 
     def _recode(self, m, level, terms):
+        codes = 1 << self.cfg.level_bits
         with m.Switch(level):
-            for value in (-1, *range(1, self.cfg.level_max + 1)):
-                with m.Case(value & ((1 << self.cfg.level_bits) - 1)):
+            for value in range(1 - codes // 2, codes // 2 + 1):
+                with m.Case(value % codes):
                     m.d.sync += terms.eq(terms_layout.const(level_terms(value)))
-            with m.Default():
-                m.d.sync += terms.eq(terms_layout.const(level_terms(0)))
 
     def _build_drain(self, m):
         """The stages, and the queue of drain requests at their end, which has room for what the stages hold."""

@@ -7,7 +7,7 @@ from amaranth.utils import exact_log2
 
 from spikeloom.arch.config import AcceleratorConfig, bits_for
 
-from ..levels import is_minus
+from ..levels import is_minus, magnitude
 
 #: Ranks that have a shift of their own, and bits of a shift.
 RANKS = 8
@@ -156,7 +156,7 @@ class ValueGather(wiring.Component):
             total = Signal(signed(cfg.gather_width), name=f"sum_{channel}")
             m.d.comb += [
                 minus.eq(is_minus(level)),
-                near.eq(Mux(minus, 1, level) << shift[:2]),
+                near.eq(magnitude(level) << shift[:2]),
                 far.eq(Mux(shift[2], near << 4, near)),
                 # A weighted value is 0 or 1 before its sign, and its shift 0: all but bit 0 of `far` is 0.
                 addend.eq(Cat(far[0] & times[segment][0], far[1:] | near[0].replicate(cfg.gather_width - 1) & times[segment][1:])),

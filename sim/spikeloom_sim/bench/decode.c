@@ -9,7 +9,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { MOST_WINNERS = 8, LEVELS = 8 };
+enum { MOST_WINNERS = 8 };
 
 typedef struct {
     const int8_t *weight;       /* [n_in][n_out] */
@@ -20,6 +20,7 @@ typedef struct {
 typedef struct {
     int32_t levels;             /* thresholds of each channel */
     const int32_t *threshold;   /* [levels][channels]; INT32_MAX: none */
+    const int8_t *low;          /* [channels]: level below the first threshold */
 } Neurons;
 
 typedef struct {
@@ -41,22 +42,22 @@ typedef struct {
 typedef struct {
     int32_t *acc;               /* sums of the widest operator */
     int16_t *residual;
-    uint8_t *spikes, *next;
+    int8_t *spikes, *next;
     uint64_t *keys;             /* [layer][position][head][words] */
-    uint8_t *values;            /* [layer][position][width] */
+    int8_t *values;             /* [layer][position][width] */
 } State;
 
 static int words_of(const Model *m) { return (m->width / m->heads + 63) / 64; }
 
-static void fire(const Neurons *n, int channels, const int32_t *acc, uint8_t *spikes) {
-    for (int c = 0; c < channels; c++) spikes[c] = 0;
+static void fire(const Neurons *n, int channels, const int32_t *acc, int8_t *spikes) {
+    memcpy(spikes, n->low, channels);
     for (int d = 0; d < n->levels; d++) {
         const int32_t *threshold = n->threshold + (size_t)d * channels;
         for (int c = 0; c < channels; c++) spikes[c] += acc[c] >= threshold[c];
     }
 }
 
-static void linear(const Matrix *w, int n_in, int n_out, const uint8_t *spikes, int32_t *acc) {
+static void linear(const Matrix *w, int n_in, int n_out, const int8_t *spikes, int32_t *acc) {
     memset(acc, 0, n_out * sizeof *acc);
     for (int i = 0; i < n_in; i++) {
         if (!spikes[i]) continue;
@@ -80,7 +81,7 @@ static void widen(const int16_t *from, int channels, int32_t *acc) {
 }
 
 /* Winners by (score - recency bias, recency), best first; their values added with the shift of their rank. */
-static void attend(const Model *m, const State *s, int layer, int position, const uint8_t *query, int32_t *acc) {
+static void attend(const Model *m, const State *s, int layer, int position, const int8_t *query, int32_t *acc) {
     const int size = m->width / m->heads, words = words_of(m);
     memset(acc, 0, m->width * sizeof *acc);
     for (int h = 0; h < m->heads; h++) {
@@ -101,8 +102,8 @@ static void attend(const Model *m, const State *s, int layer, int position, cons
             score[at] = biased, where[at] = j;
         }
         for (int n = 0; n < found; n++) {
-            const uint8_t *value = s->values + ((size_t)layer * m->context + where[n]) * m->width + h * size;
-            for (int c = 0; c < size; c++) acc[h * size + c] += value[c] << m->gather_shift[n];
+            const int8_t *value = s->values + ((size_t)layer * m->context + where[n]) * m->width + h * size;
+            for (int c = 0; c < size; c++) acc[h * size + c] += value[c] * (1 << m->gather_shift[n]);
         }
     }
 }

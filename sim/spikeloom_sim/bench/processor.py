@@ -19,7 +19,7 @@ import numpy as np
 from spikeloom.arch.config import RECENCY_OFF, ModelConfig, require
 from spikeloom.model.integer_model import IntegerModel
 from spikeloom.model.kernels import threshold_table
-from spikeloom.model.tensors import neuron_levels
+from spikeloom.model.tensors import neuron_levels, neuron_lows
 
 SOURCE = Path(__file__).with_name("decode.c")
 #: 128-bit vectors and a population count, as NEON has them.
@@ -59,7 +59,7 @@ class _Matrix(ctypes.Structure):
 
 
 class _Neurons(ctypes.Structure):
-    _fields_ = [("levels", ctypes.c_int32), ("threshold", ctypes.c_void_p)]
+    _fields_ = [("levels", ctypes.c_int32), ("threshold", ctypes.c_void_p), ("low", ctypes.c_void_p)]
 
 
 class _Layer(ctypes.Structure):
@@ -121,10 +121,10 @@ class PlainLoop:
         return _Matrix(*(self._keep(tensors[f"{name}.{part}"], kind) if f"{name}.{part}" in tensors else None for part, kind in parts))
 
     def _neurons(self, tensors, name):
-        levels = neuron_levels(self.config)[name]
-        table = threshold_table(tensors[f"{name}.base"], tensors[f"{name}.step"], levels).astype(np.float64)
+        levels, lows = neuron_levels(self.config)[name], neuron_lows(self.config)[name]
+        table = threshold_table(tensors[f"{name}.base"], tensors[f"{name}.step"], levels, lows).astype(np.float64)
         table = np.where(np.isinf(table), 2.0**31 - 1, table).clip(-2**31, 2**31 - 1)
-        return _Neurons(int(levels.max()), self._keep(table, np.int32))
+        return _Neurons(len(table), self._keep(table, np.int32), self._keep(lows, np.int8))
 
     def decode(self, tokens, *, logits: bool = False) -> tuple[float, np.ndarray | None]:
         """Processor seconds for these tokens at positions 0, 1, ...; and their logits int32 [n, vocabulary], where wanted."""

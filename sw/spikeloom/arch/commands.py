@@ -61,6 +61,11 @@ class Neuron(IntEnum):
     T_LIF = 3         #: ternary -1, 0, 1, reset by subtraction, then leak
     LIF_SUBTRACT = 4  #: leak, then reset by the whole threshold (BiSpikCLM, snnTorch)
     I_LIF = 5         #: levels 0..D over time steps, reset by subtraction, then leak
+    SIGNED_NI_LIF = 6  #: levels of both signs, `config.lowest_level`..D, no membrane; of QKV the values, queries and keys are 0, 1
+
+
+#: Neurons without a membrane.
+STATELESS = (Neuron.NI_LIF, Neuron.SIGNED_NI_LIF)
 
 
 class Attention(IntEnum):
@@ -217,5 +222,5 @@ def decode(word: int, label: str = "") -> Command:
 
 
 def describe() -> list:
-    """Every field as [name, lsb, width]: part of the fingerprint."""
-    return [[f.name, f.lsb, f.width] for f in FIELDS.values()] + [[o.name, int(o), 0] for o in Opcode]
+    """Every field as [name, lsb, width], and what codes there are: part of the fingerprint."""
+    return [[f.name, f.lsb, f.width] for f in FIELDS.values()] + [[code.name, int(code), 0] for kind in (Opcode, Neuron) for code in kind]

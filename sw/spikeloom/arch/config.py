@@ -19,8 +19,9 @@ RECENCY_OFF = 15
 LEAK_OFF = 15
 #: Width of a membrane: signed, THRESHOLD_FRACTION fraction bits.
 MEMBRANE_WIDTH = 32
-#: Neurons; the position is the code in a command (`arch.commands.Neuron`).
-NEURONS = ("ni_lif", "lif_hard", "lif_soft", "t_lif", "lif_subtract", "i_lif")
+#: Neurons; the position is the code in a command (`arch.commands.Neuron`). The last one is NI-LIF with levels of both signs, which
+#: a model has per tensor (`ModelConfig.signed`).
+NEURONS = ("ni_lif", "lif_hard", "lif_soft", "t_lif", "lif_subtract", "i_lif", "signed_ni_lif")
 #: Attention back ends; the position is the code in a command (`arch.commands.Attention`).
 ATTENTIONS = ("wta", "sfsa", "ssa")
 #: Forms of the residual: (spikes replace the stream before attention, attention adds spikes, spikes replace the stream before
@@ -31,6 +32,8 @@ RESIDUALS = {
     "all_spikes": (True, True, True, True),    #: SpikeDecoder 2
     "spike_sum": (False, True, False, True),   #: BiSpikCLM
 }
+#: Tensors of levels, as fields and options name them; queries and keys are binary.
+TENSORS = ("in", "v", "attn", "mid", "hidden", "final")
 #: What the head reads of the final spikes of T time steps.
 HEADS = ("accumulate", "average", "concatenate", "final")
 #: Entries of the sampling noise table.
@@ -39,6 +42,11 @@ NOISE_ENTRIES = 1024
 NOISE_WIDTH = 24
 #: Weight formats and their bits; the position in this tuple is the code in a command.
 WEIGHT_BITS = (8, 4, 2)
+
+
+def lowest_level(level: int) -> int:
+    """Smallest level of a signed neuron whose largest one is `level`."""
+    return 1 - level
 
 
 class FitError(ValueError):
@@ -92,6 +100,8 @@ class ModelConfig:
     level_mid: int = 4
     level_hidden: int = 4
     level_final: int = 4
+    #: Tensors (`in`, `v`, `attn`, `mid`, `hidden`, `final`) whose levels have both signs: `lowest_level`..D in place of 0..D.
+    signed: tuple[str, ...] = ()
     #: Winners per head and row.
     top_k: int = 4
     #: Winner of rank r weighs 2 ** -rank_shifts[r]; all zero is the paper's equal weights.
@@ -128,12 +138,13 @@ class ModelConfig:
     def __post_init__(self):
         object.__setattr__(self, "rank_shifts", tuple(self.rank_shifts))
         object.__setattr__(self, "recency", tuple(self.recency) or (RECENCY_OFF,) * self.heads)
+        object.__setattr__(self, "signed", tuple(self.signed))
         for name in ("vocabulary", "context", "width", "layers", "heads", "hidden"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, it is {getattr(self, name)}.", ValueError)
         require(self.vocabulary >= 2 and self.context >= 2, "A vocabulary and a context hold at least two entries.", ValueError)
         require(self.width % self.heads == 0, f"width {self.width} must be a multiple of heads {self.heads}.", ValueError)
-        for name in ("level_in", "level_v", "level_attn", "level_mid", "level_hidden", "level_final"):
-            require(1 <= getattr(self, name) <= 8, f"{name} is the number of spike levels D and lies in 1..8.", ValueError)
+        for kind in TENSORS:
+            require(1 <= getattr(self, f"level_{kind}") <= 8, f"level_{kind} is the number of spike levels D and lies in 1..8.", ValueError)
         require(1 <= self.top_k <= 8, f"top_k {self.top_k} must lie in 1..8.", ValueError)
         require(len(self.rank_shifts) >= self.top_k and all(0 <= s <= 7 for s in self.rank_shifts),
                 "rank_shifts needs one shift in 0..7 for each of the top_k winners.", ValueError)
@@ -143,7 +154,7 @@ class ModelConfig:
         require(self.weight_bits in WEIGHT_BITS, f"weight_bits must be one of {WEIGHT_BITS}.", ValueError)
         require(0 <= self.embed_shift <= 8, "embed_shift must lie in 0..8.", ValueError)
         require(0 <= self.end_token < self.vocabulary, "end_token must be a token of the vocabulary.", ValueError)
-        for name, choices in (("neuron", NEURONS), ("attention", ATTENTIONS), ("residual", tuple(RESIDUALS)), ("head", HEADS),
+        for name, choices in (("neuron", NEURONS[:-1]), ("attention", ATTENTIONS), ("residual", tuple(RESIDUALS)), ("head", HEADS),
                               ("embedding", ("current", "spikes"))):
             require(getattr(self, name) in choices, f"{name} must be one of {', '.join(choices)}, it is {getattr(self, name)!r}.",
                     ValueError)
@@ -152,6 +163,9 @@ class ModelConfig:
         require(1 <= self.leak <= LEAK_OFF, f"leak is a shift in 1..{LEAK_OFF - 1}, or {LEAK_OFF} for none.", ValueError)
         require(0 <= self.spike_shift <= 8, "spike_shift must lie in 0..8.", ValueError)
         require(self.attention != "ssa" or self.value_level == 1, "SSA takes binary or ternary values: set level_v to 1.", ValueError)
+        require(all(kind in TENSORS and getattr(self, f"level_{kind}") > 1 for kind in self.signed),
+                f"signed names tensors with more than one level, of {', '.join(TENSORS)}; it is {', '.join(self.signed)}.", ValueError)
+        require(not self.signed or self.neuron == "ni_lif", "Levels of both signs are NI-LIF's: other neurons have a reset.", ValueError)
         require(not self.bidirectional or not RESIDUALS[self.residual][0],
                 "An encoder visits the input of its attention twice: residual all_spikes, which replaces it, is for decoders.",
                 ValueError)
@@ -164,8 +178,12 @@ class ModelConfig:
         return self.neuron in ("ni_lif", "i_lif")
 
     def level(self, kind: str) -> int:
-        """Largest level of a tensor: `in`, `v`, `attn`, `mid`, `hidden`, `final`."""
+        """Largest level of a tensor, one of TENSORS."""
         return getattr(self, f"level_{kind}") if self.leveled else 1
+
+    def low(self, kind: str) -> int:
+        """Smallest level of a tensor: 0, or `lowest_level` where it is `signed`."""
+        return lowest_level(self.level(kind)) if kind in self.signed else 0
 
     @property
     def value_level(self) -> int:
@@ -292,8 +310,8 @@ class AcceleratorConfig:
 
     @property
     def level_bits(self) -> int:
-        """Bits of one stored level: binary planes of weights 1, 2, 4, 8; all ones is -1 (ternary)."""
-        return bits_for(self.level_max + 1)
+        """Bits of one stored level: level_max is at most half of the codes; those above half are levels below zero, all ones -1."""
+        return bits_for(self.level_max - 1) + 1
 
     @property
     def segments(self) -> int:
@@ -365,7 +383,7 @@ def check_fit(model: ModelConfig, machine: AcceleratorConfig) -> None:
     limit(model.vocabulary, machine.max_vocabulary, "the vocabulary")
     limit(model.context, machine.max_context, "the context")
     limit(model.top_k, machine.k_max, "top_k")
-    limit(max(model.level(kind) for kind in ("in", "v", "attn", "mid", "hidden", "final")), machine.level_max,
+    limit(max(map(model.level, TENSORS)), machine.level_max,
           "the largest spike level")
     limit(model.layers * model.steps * ceil_div(model.context, machine.score_banks) * machine.score_banks, machine.kv_positions,
           "layers x time steps x context (positions in the KV cache)")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .commands import Attention, Command, Memory, Neuron, Opcode, Order, Sink
+from .commands import STATELESS, Attention, Command, Memory, Opcode, Order, Sink
 from .config import WEIGHT_BITS, AcceleratorConfig, ceil_div
 from .streamed_cycles import MemoryTiming, Reader, streamed_markers
 
@@ -189,7 +189,7 @@ def _is_chained(before, command):
     """Whether a FIRE begins by itself behind the last group of the command before."""
     return (before is not None and before["sink"] in (Sink.RESIDUAL, Sink.ADD_SPIKES, Sink.SET, Sink.SET_SPIKES)
             and before["stream"] == command["stream"] and command["groups"] >= before["groups"]
-            and (command["neuron"] == Neuron.NI_LIF or before["sink"] in (Sink.RESIDUAL, Sink.SET) or _apart(before, command)))
+            and (command["neuron"] in STATELESS or before["sink"] in (Sink.RESIDUAL, Sink.SET) or _apart(before, command)))
 
 
 def _apart(before, command):
@@ -200,7 +200,7 @@ def _apart(before, command):
 
 def _fired(command):
     """Cycles of the neurons of a FIRE or ATTEND: a group per cycle, one more where there are membranes."""
-    return command["groups"] + _NEURON + (command["neuron"] != Neuron.NI_LIF)
+    return command["groups"] + _NEURON + (command["neuron"] not in STATELESS)
 
 
 def scan_cycles(last_row: int, ahead: int = 0, hits: Sequence[int] = ()) -> int:

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from .config import LEAK_OFF, NEURONS, NOISE_ENTRIES, NOISE_WIDTH, RECENCY_OFF, RESIDUAL_WIDTH, THRESHOLD_FRACTION
+from .config import LEAK_OFF, NEURONS, NOISE_ENTRIES, NOISE_WIDTH, RECENCY_OFF, RESIDUAL_WIDTH, THRESHOLD_FRACTION, lowest_level
 
 RESIDUAL_MAX = (1 << (RESIDUAL_WIDTH - 1)) - 1
 RESIDUAL_MIN = -(1 << (RESIDUAL_WIDTH - 1))
@@ -38,15 +38,15 @@ def residual_add(residual, acc, bias, shift):
 
 # -- neurons ----------------------------------------------------------------------------------------------------
 
-def ni_lif(acc, base, step, levels):
-    """NI-LIF 1xD: number of d in 1..levels with acc 2^F >= base + (d-1) step (arXiv 2604.12365 Eq. 12-13).
+def ni_lif(acc, base, step, levels, low=0):
+    """NI-LIF 1xD: low + number of d in low+1..levels with acc 2^F >= base + (d-1) step (arXiv 2604.12365 Eq. 12-13, for low = 0).
 
     acc int [..., C]; base int32 [C], step uint24 [C], both with F = THRESHOLD_FRACTION fraction bits.
-    Returns levels int64 [..., C] in 0..levels.
+    Returns levels int64 [..., C] in low..levels.
     """
     scaled = np.asarray(acc, np.int64) << THRESHOLD_FRACTION
     base, step = np.asarray(base, np.int64), np.asarray(step, np.int64)
-    return sum((scaled >= base + d * step).astype(np.int64) for d in range(levels))
+    return low + sum((scaled >= base + d * step).astype(np.int64) for d in range(low, levels))
 
 
 def leaked(value, leak):
@@ -64,6 +64,7 @@ def neuron_step(kind, acc, membrane, base, step, *, levels=1, leak=LEAK_OFF):
 
         kind            spikes                    membrane after
         ni_lif          S                         none
+        signed_ni_lif   L + #{j in L..levels-1 : d >= j step}    none; L = lowest_level(levels)
         lif_hard        S                         S ? 0 : leak(u)              tau = 2: leak 1
         lif_soft        S                         leak(u - S step)             ASN Eq. 1-3
         lif_subtract    S                         leak(u) - S step             BiSpikCLM, snnTorch "subtract"
@@ -76,9 +77,10 @@ def neuron_step(kind, acc, membrane, base, step, *, levels=1, leak=LEAK_OFF):
     """
     kind = NEURONS[kind] if isinstance(kind, int) else kind
     acc, base, step = (np.asarray(x, np.int64) for x in (acc, base, step))
-    d = (acc << THRESHOLD_FRACTION) - base + (0 if kind == "ni_lif" else membrane)
-    spikes = sum((d >= j * step).astype(np.int64) for j in range(levels))
-    if kind == "ni_lif":
+    d = (acc << THRESHOLD_FRACTION) - base + (0 if kind in ("ni_lif", "signed_ni_lif") else membrane)
+    low = lowest_level(levels) if kind == "signed_ni_lif" else 0
+    spikes = low + sum((d >= j * step).astype(np.int64) for j in range(low, levels))
+    if kind in ("ni_lif", "signed_ni_lif"):
         return spikes, np.zeros_like(spikes)
     u = d + (step >> 1 if kind == "i_lif" else step)
     if kind == "t_lif":

@@ -7,7 +7,7 @@ import numpy as np
 from ..arch.config import MAX_TILES, MEMBRANE_WIDTH, THRESHOLD_FRACTION, AcceleratorConfig, ModelConfig, ceil_div, require
 from ..arch.layout import pack_parameters, pack_rows, row_bytes, tiles_for
 from ..arch.numerics import RESIDUAL_MIN
-from ..model.tensors import head_rows, input_levels, neuron_levels, tensor_shapes
+from ..model.tensors import head_rows, input_levels, input_lows, neuron_levels, tensor_shapes
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ def lower(config: ModelConfig, tensors: dict[str, np.ndarray], cfg: AcceleratorC
         or the neurons need more membranes than the machine has.
     """
     blocks, neurons = {"embed": _split("embed", _embedding(config, tensors), 8, config, cfg)}, neuron_levels(config)
-    largest = _stream_sums(config, tensors)
+    largest, lows = _stream_sums(config, tensors), input_lows(config)
     for name, levels in input_levels(config).items():
         weights, bias = tensors[f"{name}.weight"], None
         if name == "head":
             weights, bias = head_rows(config, weights), tensors["head.bias"]
-        largest[name] = _prove_sums(config, name, weights, levels, bias, cfg)
+        largest[name] = _prove_sums(config, name, weights, (lows[name], levels), bias, cfg)
         blocks[name] = _split(name, weights, config.weight_bits, config, cfg)
         require(len(blocks[name]) == 1 or not name.endswith(".qkv"),
                 f"{config.name}: Q, K and V of width {config.width} are wider than one block of {MAX_TILES} tiles on {cfg.name!r}.")
@@ -128,14 +128,13 @@ def _stream_sums(config, tensors):
 def _prove_sums(config, name, weights, levels, bias, cfg):
     """Every partial sum, in any order, lies within the accumulator; a logit includes its bias.
 
-    Returns the largest |sum| of each column, int64 [n_out].
+    levels: (smallest, largest) level of the input. Returns the largest |sum| of each column, int64 [n_out].
     """
     weights = weights.astype(np.int64)
     bias = np.zeros(weights.shape[1], np.int64) if bias is None else bias.astype(np.int64)
-    high = np.maximum(weights, 0).sum(axis=0) * levels
-    low = np.minimum(weights, 0).sum(axis=0) * levels
-    if config.neuron == "t_lif":  # a spike of -1 subtracts
-        high, low = high - low, low - high
+    positive, negative = np.maximum(weights, 0).sum(axis=0), np.minimum(weights, 0).sum(axis=0)
+    least, largest = levels
+    high, low = positive * largest + negative * least, negative * largest + positive * least
     most = max(int(np.maximum(high, high + bias).max()), -int(np.minimum(low, low + bias).min()))
     limit = (1 << (cfg.acc_width - 1)) - 1
     require(most <= limit, f"{config.name}: sums of {name} can reach {most}, the {cfg.acc_width}-bit accumulators of "

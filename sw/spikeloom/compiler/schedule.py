@@ -3,7 +3,7 @@
 from ..arch.commands import Attention, Buffer, Command, Memory, Neuron, Opcode, Order, Sink
 from ..arch.config import ATTENTIONS, NEURONS, RESIDUALS, AcceleratorConfig, FitError, ModelConfig, ceil_div, require
 from ..arch.layout import weight_code
-from ..model.tensors import neuron_levels
+from ..model.tensors import neuron_levels, neuron_lows
 from .lower import Lowered
 from .placement import Placement
 from .sweep_loads import plan_loads
@@ -65,7 +65,7 @@ class Schedule:
                  prefill_ahead: bool = True):
         self.config, self.cfg, self.lowered, self.placement = config, cfg, lowered, placement
         self.params, self.offsets, self.trace_dumps = parameter_address, offsets, trace_dumps
-        self.levels = neuron_levels(config)
+        self.levels, self.lows = neuron_levels(config), neuron_lows(config)
         self.width_groups = config.width // cfg.lanes
         self.replace_in, self.add_out, self.replace_mid, self.add_down = RESIDUALS[config.residual]
         self.commands: list[Command] = []
@@ -238,8 +238,8 @@ class Schedule:
 
     def _neuron(self, name, step):
         c = self.config
-        return {"params": self.params[name], "level": self.levels[name][-1], "neuron": Neuron(NEURONS.index(c.neuron)), "leak": c.leak,
-                "first": step == 0}
+        neuron = Neuron.SIGNED_NI_LIF if self.lows[name][-1] < 0 else Neuron(NEURONS.index(c.neuron))
+        return {"params": self.params[name], "level": self.levels[name][-1], "neuron": neuron, "leak": c.leak, "first": step == 0}
 
     def _fire(self, name, step, dst, *, replace=False, base_group=0, head=0, dump=True):
         sink = {"sink": Sink.SET_SPIKES, "embed_shift": self.config.spike_shift} if replace else {"sink": Sink.SPIKES}

@@ -1,11 +1,11 @@
 """Which commands a machine refuses: the emulator's side of what the gateware checks before it dispatches."""
 
-from ..arch.commands import SINKS, SPIKE_BUFFERS, Attention, Buffer, Command, Memory, Neuron, Opcode, Order, Sink
+from ..arch.commands import SINKS, SPIKE_BUFFERS, STATELESS, Attention, Buffer, Command, Memory, Neuron, Opcode, Order, Sink
 from ..arch.config import MAX_TILES, WEIGHT_BITS, AcceleratorConfig
 from ..arch.registers import ErrorCode
 
 #: Neurons with levels up to `level_max`; the others fire 0, 1 (or -1).
-LEVELED = (Neuron.NI_LIF, Neuron.I_LIF)
+LEVELED = (Neuron.NI_LIF, Neuron.I_LIF, Neuron.SIGNED_NI_LIF)
 _SHIFT_MAX = 8
 
 
@@ -72,7 +72,7 @@ def _bad_neuron(c, cfg):
         return True
     kind = Neuron(c["neuron"])
     return (_bad_params(c, cfg) or not 1 <= c["level"] <= (cfg.level_max if kind in LEVELED else 1)
-            or kind != Neuron.NI_LIF and c["params"] + c["groups"] > cfg.membrane_words)
+            or kind not in STATELESS and c["params"] + c["groups"] > cfg.membrane_words)
 
 
 def _bad_region(base, cfg, context):

@@ -71,7 +71,7 @@ def summed_nats(log_probabilities, texts: list[list[int]], config: ModelConfig, 
 
 
 class FiringRates:
-    """Share of neurons that fire at all, and mean level over D, per group of neurons, over scored positions."""
+    """Share of neurons that fire at all, and mean absolute level over D, per group of neurons, over scored positions."""
 
     GROUPS = ("in", "q", "k", "v", "attn", "mid", "up")
 
@@ -90,8 +90,8 @@ class FiringRates:
         for name, level in self.levels.items():
             values = self.trace[name][mask]
             entry = self.sums[name]
-            entry[0] += (values > 0).sum().item()
-            entry[1] += values.sum().item() / level
+            entry[0] += (values != 0).sum().item()
+            entry[1] += values.abs().sum().item() / level
             entry[2] += values.numel()
         self.trace.clear()
 

@@ -38,11 +38,11 @@ def moments(flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 class FastLevels(torch.autograd.Function):
     """Levels * unit of x [.., C]; `moving`: mean and variance are those of x itself, and gradients pass through them.
 
-    mean, var, log_gain, shift, level, unit [C]; u = (x - mean) / sqrt(var + epsilon) e^log_gain + shift.
+    mean, var, log_gain, shift, low, level, unit [C]; u = (x - mean) / sqrt(var + epsilon) e^log_gain + shift.
     """
 
     @staticmethod
-    def forward(ctx, x, mean, var, log_gain, shift, level, unit, epsilon, moving):
+    def forward(ctx, x, mean, var, log_gain, shift, low, level, unit, epsilon, moving):
         x = x.contiguous()
         channels = x.shape[-1]
         gain = log_gain.exp()
@@ -50,16 +50,16 @@ class FastLevels(torch.autograd.Function):
         b = shift - mean * a
         out = torch.empty_like(x)
         ctx.sizes = ctypes.c_int64(x.numel() // channels), ctypes.c_int64(channels)
-        library().levels_forward(*_pointers(x, a, b, level, unit), *ctx.sizes, *_pointers(out))
-        ctx.save_for_backward(x, a, b, mean, level, unit, gain)
+        library().levels_forward(*_pointers(x, a, b, low, level, unit), *ctx.sizes, *_pointers(out))
+        ctx.save_for_backward(x, a, b, mean, low, level, unit, gain)
         ctx.moving = moving
         return out
 
     @staticmethod
     def backward(ctx, gradient):
-        x, a, b, mean, level, unit, gain = ctx.saved_tensors
+        x, a, b, mean, low, level, unit, gain = ctx.saved_tensors
         gradient, grad_x = gradient.contiguous(), torch.empty_like(x)
         total, weighted, inverse = torch.empty_like(a), torch.empty_like(a), gain**-2
-        library().levels_backward(*_pointers(gradient, x, a, b, mean, level, unit, inverse), ctypes.c_int64(ctx.moving), *ctx.sizes,
+        library().levels_backward(*_pointers(gradient, x, a, b, mean, low, level, unit, inverse), ctypes.c_int64(ctx.moving), *ctx.sizes,
                                   *_pointers(grad_x, total, weighted))
-        return grad_x, None, None, weighted, total, None, None, None, None
+        return grad_x, None, None, weighted, total, None, None, None, None, None

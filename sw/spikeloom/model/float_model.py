@@ -33,9 +33,14 @@ def matrix(rows: int, columns: int, deviation: float) -> nn.Parameter:
     return nn.Parameter(torch.randn(rows, columns) * deviation)
 
 
+def neurons_of(config: ModelConfig, size: int, kind: str, centre: float = 0.0) -> Neurons:
+    """Neurons of a tensor, with its levels."""
+    return Neurons((size,), (config.level(kind),), centre=centre, lows=(config.low(kind),))
+
+
 def events(spikes: torch.Tensor, neurons: Neurons) -> torch.Tensor:
     """Neurons that speak, per token: [B, T, C] -> scalar. Its gradient reaches silent and once-speaking neurons alone."""
-    return (spikes / neurons.unit).clamp(0, 1).sum(-1).mean()
+    return (spikes / neurons.unit).abs().clamp(0, 1).sum(-1).mean()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,16 +101,19 @@ class Block(nn.Module):
         self.ranked = options.ranked
         self.heads, self.rank_shifts, self.overlap, self.bits = c.heads, list(c.rank_shifts), c.overlap, c.weight_bits
         self.fast = kernel and fast_attention.available(c.head_width)
-        self.sn_in = Neurons((d,), (c.level_in,), centre=centre)
+
+        def group(size, kind, centre=0.0):
+            return neurons_of(c, size, kind, centre)
+        self.sn_in = group(d, "in", centre)
         self.qkv = matrix(d, 3 * d, d**-0.5)  # [d, 3d]
-        self.sn_qkv = Neurons((2 * d, d), (1, c.level_v), centre=(0.0, values))
+        self.sn_qkv = Neurons((2 * d, d), (1, c.level_v), centre=(0.0, values), lows=(0, c.low("v")))
         factor = 1.0 if options.temperature is None else options.temperature
         self.log_temperature = nn.Parameter(torch.full((c.heads,), math.log(factor)), requires_grad=options.temperature is None)  # [H]
-        self.sn_attn = Neurons((d,), (c.level_attn,), centre=values)
+        self.sn_attn = group(d, "attn", values)
         self.out = ResidualWriter(d, d, c.level_attn, fraction, c.weight_bits, 0.5 * d**-0.5)
-        self.sn_mid = Neurons((d,), (c.level_mid,), centre=centre)
+        self.sn_mid = group(d, "mid", centre)
         self.up = matrix(d, c.hidden, d**-0.5)  # [d, f]
-        self.sn_hidden = Neurons((c.hidden,), (c.level_hidden,))
+        self.sn_hidden = group(c.hidden, "hidden")
         self.down = ResidualWriter(c.hidden, d, c.level_hidden, fraction, c.weight_bits, 0.5 * c.hidden**-0.5)
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:  # [B, T, d] -> [B, H, T, d/H]
@@ -149,7 +157,7 @@ class FloatModel(nn.Module):
         self.position = matrix(c.context, c.width, 0.1) if c.position_table else None  # [context, d]
         self.blocks = nn.ModuleList(Block(c, fraction, options, kernel) for _ in range(c.layers))
         final = options.centre if options.centre_final is None else options.centre_final
-        self.sn_final = Neurons((c.width,), (c.level_final,), centre=final)
+        self.sn_final = neurons_of(c, c.width, "final", final)
         self.head = matrix(c.width, c.vocabulary, 0.5 * options.head_gain * c.width**-0.5)  # [d, V]
         self.head_bias = nn.Parameter(torch.zeros(c.vocabulary))  # [V]
         #: Parameters that learn faster than the rest, by this factor (`train.build_optimisers`).

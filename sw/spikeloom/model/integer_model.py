@@ -49,7 +49,7 @@ class IntegerModel:
         self._weights["head"] = head_rows(config, self._weights["head"])
         self._neurons = IntegerNeurons(config, tensors)
         self._attention = IntegerAttention(config, tensors)
-        self._spiking, self._ternary = frozenset(neuron_levels(config)), config.neuron == "t_lif"
+        self._spiking, self._signed = frozenset(neuron_levels(config)), config.neuron == "t_lif" or bool(config.signed)
 
     def clear(self) -> None:
         """Forget all positions."""
@@ -223,7 +223,7 @@ class IntegerModel:
         now.keep(f"{name}.sum", acc)
         now.keep(spikes_name or name, spikes.astype(np.int64))
         counters = now.trace.counters
-        now.events, now.levels = np.count_nonzero(spikes), int((np.abs(spikes) if self._ternary else spikes).sum())
+        now.events, now.levels = np.count_nonzero(spikes), int((np.abs(spikes) if self._signed else spikes).sum())
         counters["spikes"] += now.levels
         counters["fired"] += now.events
         counters["neurons"] += spikes.size

@@ -5,7 +5,7 @@ import numpy as np
 from ..arch.config import ModelConfig
 from ..arch.numerics import neuron_step
 from .kernels import fire, threshold_table
-from .tensors import neuron_levels
+from .tensors import neuron_levels, neuron_lows
 
 
 class IntegerNeurons:
@@ -22,18 +22,18 @@ class IntegerNeurons:
 
     def __init__(self, config: ModelConfig, tensors: dict[str, np.ndarray]):
         self.kind, self.leak = config.neuron, config.leak
-        self._tables, self._parts = {}, {}
+        self._tables, self._lows, self._parts, lows = {}, {}, {}, neuron_lows(config)
         for name, levels in neuron_levels(config).items():
             base, step = (tensors[f"{name}.{kind}"].astype(np.int64) for kind in ("base", "step"))
             if self.kind == "ni_lif":
-                self._tables[name] = threshold_table(base, step, levels)
+                self._tables[name], self._lows[name] = threshold_table(base, step, levels, lows[name]), lows[name].astype(np.float32)
             else:
                 self._parts[name] = [(part, base[part], step[part], level) for part, level in _runs(levels)]
 
     def __call__(self, name: str, acc: np.ndarray, membranes: dict[str, np.ndarray]) -> np.ndarray:
         """One time step. acc float32 or int [C] -> spikes float32 [C]; `membranes` is read and written."""
         if self.kind == "ni_lif":
-            return fire(acc, self._tables[name])
+            return fire(acc, self._tables[name], self._lows[name])
         before, after = membranes.get(name), np.zeros(len(acc), np.int64)
         spikes = np.zeros(len(acc), np.float32)
         for part, base, step, level in self._parts[name]:

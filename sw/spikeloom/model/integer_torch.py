@@ -13,7 +13,7 @@ from spikeloom.arch.config import LEAK_OFF, RECENCY_OFF, RESIDUALS, THRESHOLD_FR
 from spikeloom.arch.numerics import RESIDUAL_MAX, RESIDUAL_MIN
 
 from . import store
-from .tensors import head_rows, neuron_levels
+from .tensors import head_rows, neuron_levels, neuron_lows
 
 
 def matmul(spikes: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -26,10 +26,10 @@ def leaked(value: torch.Tensor, leak: int) -> torch.Tensor:
     return value if leak == LEAK_OFF else value - (value >> leak)
 
 
-def neuron_step(kind: str, acc, membrane, base, step, levels, leak: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """`numerics.neuron_step`, int64 [..., C] throughout; `levels` int [C], membrane None: zero (NI-LIF has none)."""
+def neuron_step(kind: str, acc, membrane, base, step, levels, lows, leak: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """`numerics.neuron_step`, int64 [..., C] throughout; `levels` and `lows` int [C], membrane None: zero (NI-LIF has none)."""
     d = (acc << THRESHOLD_FRACTION) - base + (0 if membrane is None else membrane)
-    spikes = torch.stack([(d >= j * step) & (j < levels) for j in range(int(levels.max()))]).sum(0)
+    spikes = lows + torch.stack([(d >= j * step) & (j >= lows) & (j < levels) for j in range(int(lows.min()), int(levels.max()))]).sum(0)
     if kind == "ni_lif":
         return spikes, None
     u = d + (step >> 1 if kind == "i_lif" else step)
@@ -53,6 +53,7 @@ class IntegerSequences:
         self.parameters = {name: torch.from_numpy(np.asarray(array).astype(np.int64)) for name, array in arrays.items()}
         self.parameters["head.weight"] = torch.from_numpy(head_rows(config, np.asarray(arrays["head.weight"])).astype(np.int64))
         self.levels = {name: torch.from_numpy(levels) for name, levels in neuron_levels(config).items()}
+        self.lows = {name: torch.from_numpy(lows) for name, lows in neuron_lows(config).items()}
         self.saturations = 0
 
     @classmethod
@@ -121,7 +122,7 @@ class IntegerSequences:
     def _fire(self, now, name, acc, spikes_name=None):
         p, c = self.parameters, self.config
         spikes, now.membranes[name] = neuron_step(c.neuron, acc, now.membranes.get(name), p[name + ".base"], p[name + ".step"],
-                                                  self.levels[name], c.leak)
+                                                  self.levels[name], self.lows[name], c.leak)
         now.keep(name + ".sum", acc)
         return now.keep(spikes_name or name, spikes)
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..arch.commands import SPIKE_BUFFERS, Attention, Buffer, Command, Memory, Neuron, Opcode, Sink
-from ..arch.config import MEMBRANE_WIDTH, WEIGHT_BITS, AcceleratorConfig
+from ..arch.commands import SPIKE_BUFFERS, STATELESS, Attention, Buffer, Command, Memory, Neuron, Opcode, Sink
+from ..arch.config import MEMBRANE_WIDTH, WEIGHT_BITS, AcceleratorConfig, lowest_level
 from ..arch.cycles import most_hits
 from ..arch.layout import row_bytes, unpack_parameters, unpack_rows
 from ..arch.numerics import add_spikes, neuron_step, residual_add, saturate
@@ -194,7 +194,7 @@ class Interpreter:
         if c.opcode == Opcode.LINEAR and c["sink"] == Sink.QKV:
             values_from = min(2 * c["attn_groups"], c["groups"]) * self.cfg.lanes
             parts = [(slice(0, values_from), 1), (slice(values_from, parts[0][0].stop), c["level"])]
-        spikes = self._stateless(index, c, acc, parts) if c["neuron"] == Neuron.NI_LIF else self._stateful(c, acc, parts)
+        spikes = self._stateless(index, c, acc, parts) if c["neuron"] in STATELESS else self._stateful(c, acc, parts)
         self.counters["spikes"] += int(np.abs(spikes).sum())
         self.counters["fired"] += int(np.count_nonzero(spikes))
         self.counters["neurons"] += len(spikes)
@@ -205,8 +205,10 @@ class Interpreter:
         if ("table", index) not in self._decoded:
             base, step, _ = self._parameters(c)
             levels = np.concatenate([np.full(part.stop - part.start, level) for part, level in parts])
-            self._decoded["table", index] = threshold_table(base, step, levels)
-        return fire(acc, self._decoded["table", index])
+            # Queries and keys, of one level, are 0 or 1 whatever values are.
+            lows = np.where(levels > 1, lowest_level(levels), 0) if c["neuron"] == Neuron.SIGNED_NI_LIF else np.zeros_like(levels)
+            self._decoded["table", index] = threshold_table(base, step, levels, lows), lows.astype(np.float32)
+        return fire(acc, *self._decoded["table", index])
 
     def _stateful(self, c, acc, parts):
         base, step, _ = self._parameters(c)

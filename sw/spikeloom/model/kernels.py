@@ -11,22 +11,22 @@ from ..arch.config import RECENCY_OFF, THRESHOLD_FRACTION
 _SPARSE_FROM = 1 << 17
 
 
-def threshold_table(base, step, levels):
-    """Integer thresholds of `numerics.ni_lif`: acc fires level d iff acc >= table[d].
+def threshold_table(base, step, levels, lows=0):
+    """Integer thresholds of `numerics.ni_lif`, lowest first: acc reaches low + d + 1 iff acc >= table[d].
 
-    base int32 [C], step uint24 [C]; levels int, or int [C] when channels differ. Returns float32 [max(levels), C];
+    base int32 [C], step uint24 [C]; levels and lows int, or int [C] when channels differ. Returns float32 [max(levels - lows), C];
     infinity where a channel has fewer levels.
     """
-    base, step, levels = (np.asarray(x, np.int64) for x in (base, step, levels))
-    depth = np.arange(int(levels.max()))[:, None]
-    scaled = base + depth * step
+    base, step, levels, lows = (np.asarray(x, np.int64) for x in (base, step, levels, lows))
+    depth = np.arange(int((levels - lows).max()))[:, None]
+    scaled = base + (lows + depth) * step
     table = (-(-scaled >> THRESHOLD_FRACTION)).astype(np.float32)  # ceiling: acc 2^F >= T iff acc >= ceil(T / 2^F)
-    return np.where(depth < levels, table, np.float32(np.inf))
+    return np.where(lows + depth < levels, table, np.float32(np.inf))
 
 
-def fire(acc, table):
-    """Levels of each channel: number of thresholds reached. acc float32 [C], table [D, C] -> float32 [C]."""
-    return (acc >= table).sum(axis=0, dtype=np.float32)
+def fire(acc, table, lows=np.float32(0)):
+    """Levels of each channel: the lowest, one more per threshold reached. acc float32 [C], table [D, C], lows float32 -> float32 [C]."""
+    return lows + (acc >= table).sum(axis=0, dtype=np.float32)
 
 
 def sums(levels, weights):

@@ -1,6 +1,6 @@
 /* Norm and NI-LIF levels on the CPU, forward and backward; the meaning is `neurons.Neurons`.
  *
- * x, out and gradients are float [n, c], everything per channel float [c]. u = a x + b; out = unit * floor(clamp(u, 0, level) + 1/2).
+ * x, out and gradients are float [n, c], everything per channel float [c]. u = a x + b; out = unit * floor(clamp(u, low, level) + 1/2).
  */
 #include <math.h>
 #include <stdint.h>
@@ -33,12 +33,12 @@ void moments(const float *restrict x, int64_t n, int64_t c, float *restrict mean
     for (int64_t j = 0; j < c; j++) var[j] /= (float)n;
 }
 
-void levels_forward(const float *restrict x, const float *restrict a, const float *restrict b, const float *restrict level,
-                    const float *restrict unit, int64_t n, int64_t c, float *restrict out) {
+void levels_forward(const float *restrict x, const float *restrict a, const float *restrict b, const float *restrict low,
+                    const float *restrict level, const float *restrict unit, int64_t n, int64_t c, float *restrict out) {
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j < c; j++) {
             float u = a[j] * x[i * c + j] + b[j];
-            u = u > 0.f ? u : 0.f;
+            u = u > low[j] ? u : low[j];
             u = u < level[j] ? u : level[j];
             out[i * c + j] = floorf(u + 0.5f) * unit[j];
         }
@@ -46,15 +46,15 @@ void levels_forward(const float *restrict x, const float *restrict a, const floa
 
 /* h = gradient of u; sums over rows of h and of h (x - mean) a. With `moving` the mean and the variance moved with x. */
 void levels_backward(const float *restrict grad_out, const float *restrict x, const float *restrict a, const float *restrict b,
-                     const float *restrict mean, const float *restrict level, const float *restrict unit,
-                     const float *restrict inverse_square_gain, int64_t moving, int64_t n, int64_t c, float *restrict grad_x,
-                     float *restrict sum, float *restrict weighted) {
+                     const float *restrict mean, const float *restrict low, const float *restrict level,
+                     const float *restrict unit, const float *restrict inverse_square_gain, int64_t moving, int64_t n,
+                     int64_t c, float *restrict grad_x, float *restrict sum, float *restrict weighted) {
     memset(sum, 0, c * sizeof(float));
     memset(weighted, 0, c * sizeof(float));
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j < c; j++) {
             float u = a[j] * x[i * c + j] + b[j];
-            float h = u > -0.5f && u < level[j] + 0.5f ? grad_out[i * c + j] * unit[j] : 0.f;
+            float h = u > low[j] - 0.5f && u < level[j] + 0.5f ? grad_out[i * c + j] * unit[j] : 0.f;
             grad_x[i * c + j] = h;
             sum[j] += h;
             weighted[j] += h * (x[i * c + j] - mean[j]) * a[j];

@@ -7,7 +7,7 @@ import numpy as np
 from ..arch.config import THRESHOLD_FRACTION, ModelConfig
 from ..arch.numerics import neuron_step, pick
 from .integer_model import IntegerModel
-from .tensors import neuron_levels, tensor_shapes
+from .tensors import neuron_levels, neuron_lows, tensor_shapes
 
 #: Share of the neurons that speak, aimed at by calibration.
 _TARGET = 0.3
@@ -104,7 +104,7 @@ def _draw(rng, config):
 def _calibrate(rng, config, tensors, *, saturate, tie):
     """Set thresholds and shifts, operator by operator in order of execution, from what random tokens give."""
     tokens = rng.integers(config.vocabulary, size=min(_LOOK, config.context)).tolist()
-    neurons = neuron_levels(config)
+    neurons, lows = neuron_levels(config), neuron_lows(config)
     names = [*(["embed"] if "embed" in neurons else []),
              *(f"layer{layer}.{kind}" for layer in range(config.layers) for kind in ("in", "qkv", "attn", "out", "mid", "up", "down")),
              "final"]
@@ -120,7 +120,7 @@ def _calibrate(rng, config, tensors, *, saturate, tie):
         if name not in neurons:
             _set_shifts(rng, config, tensors, name, acc.reshape(-1, acc.shape[-1]), saturate)
         elif config.neuron == "ni_lif":
-            _set_thresholds(rng, tensors, name, acc[:, 0])
+            _set_thresholds(rng, tensors, name, acc[:, 0], lows[name] < 0)
         else:
             _set_membranes(rng, config, tensors, name, acc, neurons[name])
         if tie and name.endswith(".qkv"):
@@ -154,14 +154,16 @@ def _set_theta(rng, config, tensors, name, traces):
     tensors[f"{name}.theta"][:] = np.rint(theta).clip(0, 15)
 
 
-def _set_thresholds(rng, tensors, name, acc):
-    """Each channel speaks for about `_TARGET` of the tokens seen; channels that never vary follow the tensor."""
+def _set_thresholds(rng, tensors, name, acc, signed):
+    """Each channel speaks for about `_TARGET` of the tokens seen; channels that never vary follow the tensor. Those with levels of
+    both signs (bool [C]) take wide steps, so that there is room for silence."""
     width = max(float(np.median(acc.std(axis=0))), 1.0)  # of a channel: clipped ones must not hide the others
     common, own = np.quantile(acc, 1 - _TARGET), np.quantile(acc, 1 - _TARGET, axis=0)
     varied = acc.min(axis=0) < acc.max(axis=0)
     base = np.where(varied, own, common + rng.normal(0, 0.5 * width, acc.shape[1]))
     tensors[f"{name}.base"][:] = np.rint((base + rng.uniform(0, 0.1 * width, acc.shape[1])) * _UNIT).clip(-(1 << 31), (1 << 31) - 1)
-    tensors[f"{name}.step"][:] = np.rint(rng.uniform(0.1, 0.5, acc.shape[1]) * width * _UNIT).clip(0, (1 << 24) - 1)
+    step = np.where(signed, 2.5, 1) * rng.uniform(0.1, 0.5, acc.shape[1]) * width
+    tensors[f"{name}.step"][:] = np.rint(step * _UNIT).clip(0, (1 << 24) - 1)
 
 
 def _set_membranes(rng, config, tensors, name, acc, levels):

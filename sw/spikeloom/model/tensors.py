@@ -28,11 +28,32 @@ def neuron_levels(config: ModelConfig) -> dict[str, np.ndarray]:
     return {**table, "final": np.full(d, config.level("final"))}
 
 
+def neuron_lows(config: ModelConfig) -> dict[str, np.ndarray]:
+    """Name -> smallest level of each channel, int [C], of NI-LIF neurons: 0, or less where a tensor is `signed`; T-LIF's -1 is not here."""
+    kinds = {"in": "in", "attn": "attn", "mid": "mid", "up": "hidden", "final": "final"}
+    table = {}
+    for name, levels in neuron_levels(config).items():
+        kind = name.split(".")[-1]
+        table[name] = np.full(len(levels), config.low(kinds[kind]) if kind in kinds else 0)
+        if kind == "qkv":
+            table[name][2 * config.width:] = config.low("v")
+    return table
+
+
+def input_lows(config: ModelConfig) -> dict[str, int]:
+    """Name of every LINEAR -> smallest level of its input."""
+    return _of_inputs(config, lambda kind: -1 if config.neuron == "t_lif" else config.low(kind))
+
+
 def input_levels(config: ModelConfig) -> dict[str, int]:
     """Name of every LINEAR -> largest level of its input."""
+    return _of_inputs(config, config.level)
+
+
+def _of_inputs(config, of):
     kinds = {"qkv": "in", "out": "attn", "up": "mid", "down": "hidden"}
-    table = {f"layer{layer}.{name}": config.level(kind) for layer in range(config.layers) for name, kind in kinds.items()}
-    return {**table, "head": config.level("final")}
+    table = {f"layer{layer}.{name}": of(kind) for layer in range(config.layers) for name, kind in kinds.items()}
+    return {**table, "head": of("final")}
 
 
 def tensor_shapes(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from spikeloom.arch import numerics
-from spikeloom.arch.commands import Neuron, Sink
-from spikeloom.arch.config import LEAK_OFF
+from spikeloom.arch.commands import STATELESS, Neuron, Sink
+from spikeloom.arch.config import LEAK_OFF, lowest_level
 from spikeloom.arch.layout import pack_parameters
 from spikeloom.arch.presets import preset
 from spikeloom_hw.datapath.neuron_unit import BUFFERED, RESIDENT, SPIKING, NeuronUnit, Source
@@ -15,7 +15,7 @@ from spikeloom_sim.pysim import Stalls, simulate
 
 CFG = preset("tiny")
 LANES = CFG.lanes
-LEVELED = (Neuron.NI_LIF, Neuron.I_LIF)
+LEVELED = (Neuron.NI_LIF, Neuron.I_LIF, Neuron.SIGNED_NI_LIF)
 
 
 def packed(values, width):
@@ -120,7 +120,7 @@ class Machine:
                             ctx.set(dut.i_drain.payload, {"bank": 1, "tile": queue[0], "last": len(queue) == 1})
                             ctx.set(dut.i_drain.valid, 1)
                     if issued is None and (not it.tiles or ctx.get(dut.i_drain.valid)):
-                        issued = count + (it.job["sink"] in SPIKING and it.job["neuron"] != Neuron.NI_LIF and not count)
+                        issued = count + (it.job["sink"] in SPIKING and it.job["neuron"] not in STATELESS and not count)
                     await cycle(ctx, it)
                     if it.latency is None and ctx.get(dut.o_valid):
                         it.latency = count - issued
@@ -204,7 +204,45 @@ def test_every_threshold_is_met_exactly(level):
     assert {v for made in passes for v in made.flat()} == set(range(level + 1))
 
 
-@pytest.mark.parametrize("kind", [kind for kind in Neuron if kind != Neuron.NI_LIF], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("seed, stall", [(1, 0.0), (2, 0.6)])
+@pytest.mark.parametrize("level", range(2, 9))
+def test_levels_of_both_signs(seed, stall, level):
+    print(f"seed {seed}")
+    rng = np.random.default_rng([seed, level])
+    n, low = 3 * CFG.cols, lowest_level(level)
+    base, step = rng.integers(-200_000, 200_000, n), rng.integers(0, 120_000, n)
+    values = (base + rng.uniform(low - 2, level + 1, n) * step).astype(np.int64) >> 8
+    base[::5], step[::5] = values[::5] << 8, 0  # exactly at the threshold, and one below, whatever the step
+    base[5::10] += 1
+    values[1], base[1], step[1] = (1 << 23) - 1, -1 << 31, (1 << 24) - 1
+    values[2], base[2], step[2] = -1 << 23, (1 << 31) - 1, (1 << 24) - 1
+    kind = Neuron.SIGNED_NI_LIF
+    made = one(job(Source.SUMS, Sink.SPIKES, n // LANES, level=level, neuron=kind), values, base=base, step=step, tiles=3, stall=stall,
+               seed=seed)
+    expected = numerics.ni_lif(values, base, step, level, low)
+    assert (made.flat() == expected).all() and (expected.min(), expected.max()) == (low, level)
+    assert (made.flat("levels") == codes(expected)).all()
+    assert made.counts == {"spikes": np.abs(expected).sum(), "fired": (expected != 0).sum(), "saturated": 0}
+    assert made.latency == NeuronUnit.latency
+
+
+@pytest.mark.parametrize("level", [3, 5, 8])
+def test_every_threshold_below_zero_is_met_exactly(level):
+    groups, passes, bases, low = 3, [], [], lowest_level(level)
+    base, step = np.arange(12) * 37 - 300, np.arange(12) * 511
+    for count in range(-8, 9):
+        for off in (-1, 0, 1):
+            goal = base + count * step + off
+            bases.append(base + (goal >> 8 << 8) - goal)  # the same distance, with a sum of whole units
+            passes.append(Pass(job(Source.SUMS, Sink.SPIKES, groups, level=level, neuron=Neuron.SIGNED_NI_LIF,
+                                   params=len(passes) * groups), goal >> 8, 2))
+    Machine(base=np.concatenate(bases), step=np.tile(step, len(passes)), groups=groups * len(passes)).run(*passes)
+    for made, shifted in zip(passes, bases, strict=True):
+        assert (made.flat() == numerics.ni_lif(made.values, shifted, step, level, low)).all()
+    assert {v for made in passes for v in made.flat()} == set(range(low, level + 1))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Neuron if kind not in STATELESS], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("leak", [1, 2, 5, 14, LEAK_OFF])
 def test_neurons_over_time_steps(kind, leak, seed):
     rng = np.random.default_rng([seed, kind, leak])
@@ -293,7 +331,7 @@ def test_embedding_is_set_shifted_and_clipped(shift):
     assert (made.flat("words") == expected).all() and (made.flat() == expected).all() and made.counts["saturated"] == saturations
 
 
-@pytest.mark.parametrize("kind", [Neuron.NI_LIF, Neuron.T_LIF, Neuron.I_LIF], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [Neuron.NI_LIF, Neuron.T_LIF, Neuron.I_LIF, Neuron.SIGNED_NI_LIF], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("shift", [0, 5, 8])
 def test_spikes_are_added_to_the_residual(kind, shift, seed):
     rng = np.random.default_rng([seed, kind, shift])
@@ -310,7 +348,7 @@ def test_spikes_are_added_to_the_residual(kind, shift, seed):
     assert (made.flat() == expected).all() and (machine.residual == expected).all() and saturations > 0
     assert made.counts == {"saturated": saturations, "spikes": np.abs(spikes).sum(), "fired": np.count_nonzero(spikes)}
     assert made.latency == NeuronUnit.latency_of(Sink.ADD_SPIKES) == NeuronUnit.latency + 1
-    if kind != Neuron.NI_LIF:
+    if kind not in STATELESS:
         assert (machine.membranes[:n // LANES].reshape(-1) == membrane).all()
 
 
@@ -341,7 +379,7 @@ def test_logits_add_their_bias_from_a_base_group():
     assert not any(made.counts.values())
 
 
-@pytest.mark.parametrize("kind, level", [(Neuron.NI_LIF, 4), (Neuron.I_LIF, 8)])
+@pytest.mark.parametrize("kind, level", [(Neuron.NI_LIF, 4), (Neuron.I_LIF, 8), (Neuron.SIGNED_NI_LIF, 8)])
 def test_query_and_key_take_level_one(kind, level):
     n = 48
     values = np.full(n, 100)
@@ -408,11 +446,11 @@ def test_a_chained_pass_has_its_own_neurons(kind, tiles, seed):
     stream = numerics.residual_add(np.zeros(n, np.int64), values[:n], base[:n], 0)[0]
     spikes, membrane = numerics.neuron_step(int(kind), stream, np.zeros(n, np.int64), base[n:], step[n:], levels=level, leak=leak)
     assert (second.flat() == spikes).all()
-    if kind != Neuron.NI_LIF:
+    if kind not in STATELESS:
         assert (machine.membranes[groups:2 * groups].reshape(-1) == membrane).all()
 
 
-@pytest.mark.parametrize("kind", [kind for kind in Neuron if kind != Neuron.NI_LIF], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [kind for kind in Neuron if kind not in STATELESS], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("stall", [0.0, 0.5])
 def test_membranes_of_a_chained_pass_are_its_own(kind, groups, stall, seed):

@@ -10,12 +10,13 @@ from spikeloom_sim.pysim import simulate
 
 
 def test_terms_make_the_level():
-    for level in range(-1, 9):
+    for level in range(-8, 9):
         t = level_terms(level)
-        assert (0 if t["zero"] else 1 << t["shift"]) + t["once"] + 2 * t["twice"] - t["minus"] == level
+        size = (0 if t["zero"] else 1 << t["shift"]) + t["once"] + 2 * t["twice"] - t["minus"]
+        assert (-size if t["negative"] else size) == level
 
 
-@pytest.mark.parametrize("level", range(-1, 9))
+@pytest.mark.parametrize("level", range(-8, 9))
 def test_adds_level_times_weight(level):
     dut = ProcessingElement(cfg=preset("tiny"))
     weights = [-128, -127, -1, 0, 1, 2, 85, 127]
@@ -36,7 +37,7 @@ def test_adds_level_times_weight(level):
     simulate(dut, bench)
 
 
-@pytest.mark.parametrize("levels", [(-1, 8), (0, 7), (8, 8), (3, 0)])
+@pytest.mark.parametrize("levels", [(-1, 8), (0, 7), (8, 8), (3, 0), (-7, 5), (6, -6), (-8, -8), (-3, 0), (0, -5)])
 def test_adds_two_products(levels):
     dut = ProcessingElement(cfg=replace(preset("tiny"), events=2))
     pairs = [(-128, -128), (127, -128), (127, 127), (-1, 1), (0, 85), (3, 0)]

@@ -90,6 +90,7 @@ class GoldenOptions:
         def demand(condition, sentence):
             require(condition, f"{config.name}: {sentence}", ValueError)
 
+        demand(not config.signed, "golden models have no signed levels; the float model (`model.train`) has them.")
         bits = self.token != "current"
         demand(not bits or config.embedding == "spikes" or self.degree == 0,
                f"token embedding {self.token!r} is made of bits: set embedding to 'spikes', or token to 'current'.")
