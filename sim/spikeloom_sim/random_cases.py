@@ -89,7 +89,8 @@ class Case:
             except RuntimeError:
                 continue
             counts, said = self._listen(Counting(config, tensors))
-            if 0.05 <= counts["fired"] / counts["neurons"] <= 0.60 and len(set(said)) >= min(4, config.outputs):
+            loud = 0.9 if config.signed else 0.6
+            if 0.05 <= counts["fired"] / counts["neurons"] <= loud and len(set(said)) >= min(4, config.outputs):
                 return config, tensors
         raise RuntimeError(f"No draw of {self} is fit for a comparison.")
 

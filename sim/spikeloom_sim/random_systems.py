@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from spikeloom.arch.config import HEADS, LEAK_OFF, NEURONS, RECENCY_OFF, RESIDUALS, AcceleratorConfig, ModelConfig
+from spikeloom.arch.config import HEADS, LEAK_OFF, NEURONS, RECENCY_OFF, RESIDUALS, TENSORS, AcceleratorConfig, ModelConfig
 
 #: Neurons with a membrane, and so with time steps.
 STATEFUL = NEURONS[1:]
@@ -43,6 +43,14 @@ def _asn(neuron):
     return draw
 
 
+def _signed(**changes):
+    def draw(rng):
+        kinds = tuple(kind for kind in TENSORS if rng.integers(4))
+        levels = {f"level_{kind}": int(rng.integers(2, 9)) for kind in kinds}
+        return {"signed": kinds, **levels, "overlap": bool(rng.integers(2)), **changes}
+    return draw
+
+
 def _anything(rng):
     """Options of any papers, as far as they go together."""
     neuron, both_ways = str(rng.choice(STATEFUL)), bool(rng.integers(2))
@@ -71,6 +79,9 @@ SYSTEMS: dict[str, Callable] = {
     "NI-LIF with SFSA": lambda rng: {"attention": "sfsa"},
     "NI-LIF with SSA": lambda rng: {"attention": "ssa", "level_v": 1},
     "mixed": _anything,
+    "levels of both signs": _signed(),
+    "levels of both signs with SFSA": _signed(attention="sfsa"),
+    "encoder with levels of both signs": _signed(bidirectional=True),
 }
 
 

@@ -19,7 +19,8 @@ def test_models_survive_their_dictionary():
 @pytest.mark.parametrize("changes", [
     {"width": 65}, {"vocabulary": 1}, {"layers": 0}, {"level_v": 0}, {"level_in": 9}, {"top_k": 0}, {"top_k": 9},
     {"rank_shifts": (0,)}, {"rank_shifts": (0, 1, 2, 8)}, {"recency": (1,)}, {"recency": (16,) * 4}, {"weight_bits": 3},
-    {"embed_shift": 9}, {"end_token": 512},
+    {"embed_shift": 9}, {"end_token": 512}, {"signed": ("q",)}, {"signed": ("in",), "level_in": 1}, {"neuron": "signed_ni_lif"},
+    {"signed": ("in",), "neuron": "i_lif"},
     {"neuron": "relu"}, {"attention": "softmax"}, {"residual": "none"}, {"head": "mean"}, {"embedding": "learned"},
     {"steps": 0}, {"steps": 9, "neuron": "lif_soft"}, {"steps": 2}, {"leak": 0}, {"leak": 16}, {"spike_shift": 9},
     {"attention": "ssa"}, {"bidirectional": True, "residual": "all_spikes"}, {"classes": 3}, {"bidirectional": True, "classes": 513},
@@ -32,6 +33,7 @@ def test_models_that_cannot_be(changes):
 def test_levels_are_those_of_leveled_neurons():
     assert MODEL.leveled and MODEL.level("attn") == MODEL.value_level == 4
     binary = replace(MODEL, neuron="lif_hard", steps=4, attention="ssa")
+    assert (MODEL.low("in"), replace(MODEL, signed=("in",), level_in=8).low("in")) == (0, -7)
     assert not binary.leveled and binary.level("attn") == binary.value_level == 1
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from spikeloom.arch import numerics as n
 from spikeloom.arch.commands import Neuron
-from spikeloom.arch.config import LEAK_OFF, NEURONS, NOISE_ENTRIES, RECENCY_OFF
+from spikeloom.arch.config import LEAK_OFF, NOISE_ENTRIES, PASS_NEURONS, RECENCY_OFF, lowest_level
 
 
 @given(value=st.integers(-(1 << 40), 1 << 40), shift=st.integers(0, 31))
@@ -27,6 +27,13 @@ def test_residuals_saturate_once():
 def test_neurons_count_thresholds(acc, base, step, levels):
     expected = sum(acc * 256 >= base + d * step for d in range(levels))
     assert n.ni_lif([acc], [base], [step], levels).tolist() == [expected]
+    both = expected or -sum(acc * 256 < base - d * step for d in range(1, levels))  # below zero: thresholds that are missed
+    assert n.neuron_step("signed_ni_lif", [acc], 0, [base], [step], levels=levels)[0].tolist() == [both]
+
+
+def test_levels_of_both_signs_are_one_ladder():
+    got = n.ni_lif(np.arange(-40, 40), [0], [3 * 256], 8, lowest_level(8))
+    assert (got == np.clip(np.floor(np.arange(-40, 40) / 3) + 1, -7, 8)).all()
 
 
 def step(kind, currents, *, base=0, step=4, levels=1, leak=1):
@@ -52,7 +59,7 @@ def test_leaky_neurons_by_hand(kind, leak, expected):
 
 
 def test_neurons_fire_on_equality():
-    for kind in NEURONS:
+    for kind in PASS_NEURONS:  # of one level: signed levels have none below zero then
         assert n.neuron_step(kind, [4, 3], 0, [4 * 256] * 2, [4 * 256] * 2)[0].tolist() == [1, 0]
 
 
@@ -75,7 +82,7 @@ def test_leaks_are_floor_shifts():
     assert int(n.leaked(-7, LEAK_OFF)) == -7
 
 
-@given(kind=st.sampled_from(NEURONS), acc=st.lists(st.integers(-(1 << 15), 1 << 15), min_size=8, max_size=8),
+@given(kind=st.sampled_from(PASS_NEURONS), acc=st.lists(st.integers(-(1 << 15), 1 << 15), min_size=8, max_size=8),
        base=st.integers(-(1 << 23), 1 << 23), step=st.integers(0, (1 << 20) - 1), levels=st.integers(1, 8),
        leak=st.sampled_from([1, 3, LEAK_OFF]))
 def test_membranes_stay_within_what_the_compiler_proves(kind, acc, base, step, levels, leak):
@@ -88,7 +95,7 @@ def test_membranes_stay_within_what_the_compiler_proves(kind, acc, base, step, l
 
 def test_neurons_go_by_name_or_code():
     for kind in Neuron:
-        assert NEURONS[kind] == kind.name.lower()
+        assert PASS_NEURONS[kind] == kind.name.lower()
         by_name, by_code = (n.neuron_step(k, [9], [5], [300], [700], leak=2) for k in (kind.name.lower(), kind))
         assert [x.tolist() for x in by_name] == [x.tolist() for x in by_code]
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from spikeloom.arch.commands import Opcode
+from spikeloom.arch.config import TENSORS
 from spikeloom.compiler import compile_model
 from spikeloom.driver.device import Device
 from spikeloom.driver.verify import verify
@@ -39,6 +40,7 @@ SHAPES = {
     "one winner": {"top_k": 1, "rank_shifts": (0,)},
     "one level": {"level_in": 1, "level_v": 1, "level_attn": 1, "level_mid": 1, "level_hidden": 1, "level_final": 1},
     "eight levels": {"level_in": 8, "level_v": 8, "level_attn": 8, "level_mid": 8, "level_hidden": 8, "level_final": 8},
+    "levels of both signs": {"signed": TENSORS, "level_in": 8, "level_v": 2, "level_mid": 5},
     "odd vocabulary": {"vocabulary": 29},
     "shifted embedding": {"embed_shift": 3},
     "no position table": {"position_table": False},

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from spikeloom.arch.config import ModelConfig
+from spikeloom.arch.config import TENSORS, ModelConfig
 from spikeloom.model import store
 from spikeloom.model.export import to_stored
 from spikeloom.model.float_model import FloatModel
@@ -33,7 +33,7 @@ def settled_model(config: ModelConfig, seed: int) -> FloatModel:
 
 @pytest.mark.parametrize("changes", [{}, {"weight_bits": 4}, {"weight_bits": 2}, {"position_table": True},
                                      {"overlap": True, "top_k": 2}, {"level_in": 3, "level_hidden": 8, "level_attn": 2},
-                                     {"rank_shifts": (0, 0, 0, 0)}])
+                                     {"rank_shifts": (0, 0, 0, 0)}, {"signed": ("in", "v", "attn", "mid", "final")}])
 def test_integers_compute_what_the_float_model_does(changes, seed):
     """Same logits up to float rounding at thresholds: nearly all equal, the loss within 0.005 nats per token."""
     config = replace(TINY, **changes)
@@ -51,7 +51,7 @@ def test_integers_compute_what_the_float_model_does(changes, seed):
     assert integer.saturations == 0
 
 
-@pytest.mark.parametrize("changes", [{}, {"overlap": True}, {"position_table": True, "top_k": 8,
+@pytest.mark.parametrize("changes", [{}, {"overlap": True}, {"signed": TENSORS}, {"position_table": True, "top_k": 8,
                                                              "rank_shifts": tuple(range(8))}])
 def test_sequences_equal_the_token_by_token_model(changes, seed):
     """Every named intermediate is the same integer."""

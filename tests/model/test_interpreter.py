@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from spikeloom.arch.commands import Attention, Buffer, Command, Memory, Neuron, Opcode, Order, Sink
+from spikeloom.arch.commands import STATELESS, Attention, Buffer, Command, Memory, Neuron, Opcode, Order, Sink
 from spikeloom.arch.config import LEAK_OFF, RECENCY_OFF
 from spikeloom.arch.layout import pack_parameters, pack_rows
 from spikeloom.arch.numerics import (
@@ -24,7 +24,7 @@ from spikeloom.model.interpreter import Interpreter, Place
 
 CFG = preset("tiny")
 LANES, WIDTH = CFG.lanes, CFG.max_width
-STATEFUL = [kind for kind in Neuron if kind != Neuron.NI_LIF]
+STATEFUL = [kind for kind in Neuron if kind not in STATELESS]
 
 
 def machine(params=b"", rows=b""):

@@ -6,26 +6,30 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spikeloom.arch import numerics
+from spikeloom.arch.config import lowest_level
 from spikeloom.model.kernels import WinnerTakeAll, fire, score_gather, sums, threshold_gather, threshold_table
 
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-@given(seed=SEEDS, levels=st.integers(1, 8))
+@given(seed=SEEDS, levels=st.integers(1, 8), signed=st.booleans())
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_fire_is_ni_lif(seed, levels):
+def test_fire_is_ni_lif(seed, levels, signed):
     rng = np.random.default_rng(seed)
     acc = rng.integers(-(1 << 23), 1 << 23, 40)
     near = acc * 256 + rng.integers(-300, 300, 40)
     base = np.where(rng.random(40) < 0.7, near, rng.integers(-(1 << 31), 1 << 31, 40)).clip(-(1 << 31), (1 << 31) - 1)
     step = rng.integers(0, 1 << rng.integers(1, 25), 40)
-    expected = numerics.ni_lif(acc, base, step, levels)
-    assert (fire(acc.astype(np.float32), threshold_table(base, step, levels)) == expected).all()
+    low = lowest_level(levels) if signed else 0
+    expected = numerics.ni_lif(acc, base, step, levels, low)
+    assert (fire(acc.astype(np.float32), threshold_table(base, step, levels, low), np.float32(low)) == expected).all()
 
 
 def test_levels_may_differ_between_channels():
-    table = threshold_table([0, 0], [0, 0], [1, 3])
-    assert fire(np.float32([5, 5]), table).tolist() == [1, 3]
+    lows = np.array([0, 0, -2])
+    table = threshold_table([0, 0, 0], [0, 0, 256], [1, 3, 3], lows)
+    assert fire(np.float32([5, 5, 5]), table, lows).tolist() == [1, 3, 3]
+    assert fire(np.float32([-5, -5, -5]), table, lows).tolist() == [0, 0, -2]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.9])

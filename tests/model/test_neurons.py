@@ -12,26 +12,27 @@ from spikeloom.model.export import thresholds
 from spikeloom.model.neurons import Neurons, RoundLevels, unit_of
 
 
-def levels_of(u: torch.Tensor, level: int) -> torch.Tensor:
+def levels_of(u: torch.Tensor, level: int, low: int = 0) -> torch.Tensor:
     size = torch.full((u.shape[-1],), float(level))
-    return RoundLevels.apply(u, size, torch.ones_like(size))
+    return RoundLevels.apply(u, torch.full_like(size, low), size, torch.ones_like(size))
 
 
+@pytest.mark.parametrize("low", [0, -1, -7])
 @pytest.mark.parametrize("level", range(1, 9))
-def test_levels_are_thresholds_half_a_step_apart(level, seed):
-    """floor(clamp(u, 0, D) + 1/2) counts the d with u >= d - 1/2, borders included."""
+def test_levels_are_thresholds_half_a_step_apart(level, low, seed):
+    """floor(clamp(u, L, D) + 1/2) counts the d with u >= d - 1/2 from L on, borders included."""
     u = torch.randn(64, 16, generator=torch.Generator().manual_seed(seed)) * level
     u[0] = torch.arange(16) / 2 - 1
-    counted = sum((u >= d - 0.5).float() for d in range(1, level + 1))
-    assert torch.equal(levels_of(u, level), counted)
+    counted = low + sum((u >= d - 0.5).float() for d in range(low + 1, level + 1))
+    assert torch.equal(levels_of(u, level, low), counted)
 
 
-@pytest.mark.parametrize("level", [1, 4])
-def test_gradient_is_a_window(level):
-    """One unit inside (-1/2, D + 1/2), nothing outside."""
-    u = torch.tensor([[-3.0, -0.51, -0.49, 0.0, level / 2, level + 0.49, level + 0.51, level + 3.0]], requires_grad=True)
+@pytest.mark.parametrize("level, low", [(1, 0), (4, 0), (4, -3)])
+def test_gradient_is_a_window(level, low):
+    """One unit inside (L - 1/2, D + 1/2), nothing outside."""
+    u = torch.tensor([[low - 3.0, low - 0.51, low - 0.49, 0.0, level / 2, level + 0.49, level + 0.51, level + 3.0]], requires_grad=True)
     unit = torch.full((8,), unit_of(level))
-    RoundLevels.apply(u, torch.full((8,), float(level)), unit).sum().backward()
+    RoundLevels.apply(u, torch.full((8,), float(low)), torch.full((8,), float(level)), unit).sum().backward()
     assert u.grad[0].tolist() == [0, 0, *[unit_of(level)] * 4, 0, 0]
 
 
@@ -40,10 +41,11 @@ def test_unit_is_a_power_of_two():
     assert [unit_of(d) for d in range(1, 9)] == [1, 0.5, 0.25, 0.25, 0.125, 0.125, 0.125, 0.125]
 
 
-def test_norm_folds_into_integer_thresholds(seed):
+@pytest.mark.parametrize("low", [0, -3])
+def test_norm_folds_into_integer_thresholds(low, seed):
     """The float neuron on running statistics and `numerics.ni_lif` agree for every accumulator value."""
     torch.manual_seed(seed)
-    group = Neurons((5, 7), (1, 4)).eval()
+    group = Neurons((5, 7), (1, 4), lows=(0, low)).eval()
     group.mean.normal_(0, 2)
     group.var.uniform_(0.1, 9)
     group.log_gain.data.add_(torch.randn(12) * 0.3)
@@ -52,8 +54,9 @@ def test_norm_folds_into_integer_thresholds(seed):
     base, step = thresholds(group, unit)
     acc = torch.arange(-400, 400)[:, None].expand(-1, 12)
     expected = (group(acc * unit) / group.unit).long().numpy()
-    levels = [1] * 5 + [4] * 7
-    got = np.stack([numerics.ni_lif(acc[:, c], base[c], step[c], levels[c]) for c in range(12)], 1)
+    levels, lows = [1] * 5 + [4] * 7, [0] * 5 + [low] * 7
+    got = np.stack([numerics.ni_lif(acc[:, c], base[c], step[c], levels[c], lows[c]) for c in range(12)], 1)
+    assert got.min() == low
     # `step` is rounded to 2^-8 of an accumulator unit, so a threshold in 256 may fall on the other side of an integer.
     assert (expected != got).mean() < 0.001 and abs(expected - got).max() <= 1
     assert np.array_equal(expected[:, :5], got[:, :5])
@@ -117,7 +120,7 @@ def test_kernel_equals_tensors(form, seed, monkeypatch):
     torch.manual_seed(seed)
     x = torch.randn(3, 50, 22) * 2 + 0.5
     upstream = torch.randn_like(x)
-    start = Neurons((15, 7), (1, 4), centre=0.3)
+    start = Neurons((15, 4, 3), (1, 4, 4), centre=0.3, lows=(0, 0, -3))
     start.mean.normal_()
     start.log_gain.data.normal_()
     got = {}

@@ -104,7 +104,8 @@ class NeuronLane(wiring.Component):
         costs no negation, `aside` is ~(d - 4 step), or with `ternary` -(d + 2 step), and `below` is ~d - 4 step.
         """
         mode, record, ternary = self.mode_1, self.record, self.mode_1.ternary
-        term, kept, base, further, nearer = (Signal(signed(self.width), name=name) for name in ("wide_term", "kept", "base", "further", "nearer"))
+        names = "wide_term", "kept", "base", "further", "nearer"
+        term, kept, base, further, nearer = (Signal(signed(self.width), name=name) for name in names)
         m.d.comb += [
             term.eq(self.term),
             kept.eq(Mux(mode.remember, ~self.membrane, 0)),

@@ -19,9 +19,11 @@ RECENCY_OFF = 15
 LEAK_OFF = 15
 #: Width of a membrane: signed, THRESHOLD_FRACTION fraction bits.
 MEMBRANE_WIDTH = 32
-#: Neurons; the position is the code in a command (`arch.commands.Neuron`). The last one is NI-LIF with levels of both signs, which
-#: a model has per tensor (`ModelConfig.signed`).
-NEURONS = ("ni_lif", "lif_hard", "lif_soft", "t_lif", "lif_subtract", "i_lif", "signed_ni_lif")
+#: Neurons of a model.
+NEURONS = ("ni_lif", "lif_hard", "lif_soft", "t_lif", "lif_subtract", "i_lif")
+#: Neurons of a pass: those, and NI-LIF with levels of both signs, which a model has per tensor (`ModelConfig.signed`). The position
+#: is the code in a command (`arch.commands.Neuron`).
+PASS_NEURONS = (*NEURONS, "signed_ni_lif")
 #: Attention back ends; the position is the code in a command (`arch.commands.Attention`).
 ATTENTIONS = ("wta", "sfsa", "ssa")
 #: Forms of the residual: (spikes replace the stream before attention, attention adds spikes, spikes replace the stream before
@@ -154,7 +156,7 @@ class ModelConfig:
         require(self.weight_bits in WEIGHT_BITS, f"weight_bits must be one of {WEIGHT_BITS}.", ValueError)
         require(0 <= self.embed_shift <= 8, "embed_shift must lie in 0..8.", ValueError)
         require(0 <= self.end_token < self.vocabulary, "end_token must be a token of the vocabulary.", ValueError)
-        for name, choices in (("neuron", NEURONS[:-1]), ("attention", ATTENTIONS), ("residual", tuple(RESIDUALS)), ("head", HEADS),
+        for name, choices in (("neuron", NEURONS), ("attention", ATTENTIONS), ("residual", tuple(RESIDUALS)), ("head", HEADS),
                               ("embedding", ("current", "spikes"))):
             require(getattr(self, name) in choices, f"{name} must be one of {', '.join(choices)}, it is {getattr(self, name)!r}.",
                     ValueError)

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from .config import LEAK_OFF, NEURONS, NOISE_ENTRIES, NOISE_WIDTH, RECENCY_OFF, RESIDUAL_WIDTH, THRESHOLD_FRACTION, lowest_level
+from .config import LEAK_OFF, NOISE_ENTRIES, NOISE_WIDTH, PASS_NEURONS, RECENCY_OFF, RESIDUAL_WIDTH, THRESHOLD_FRACTION, lowest_level
 
 RESIDUAL_MAX = (1 << (RESIDUAL_WIDTH - 1)) - 1
 RESIDUAL_MIN = -(1 << (RESIDUAL_WIDTH - 1))
@@ -72,10 +72,10 @@ def neuron_step(kind, acc, membrane, base, step, *, levels=1, leak=LEAK_OFF):
         i_lif           S                         leak(u - S step)             ASN Eq. 4
 
     papers.md 2.1-2.2. acc int [..., C], membrane int [..., C] or 0, base int32 [C], step uint24 [C]; kind is a name of
-    NEURONS or an `arch.commands.Neuron`. Returns (spikes, membrane), int64 [..., C]; membranes fit MEMBRANE_WIDTH bits
+    PASS_NEURONS or an `arch.commands.Neuron`. Returns (spikes, membrane), int64 [..., C]; membranes fit MEMBRANE_WIDTH bits
     where the compiler has proved it.
     """
-    kind = NEURONS[kind] if isinstance(kind, int) else kind
+    kind = PASS_NEURONS[kind] if isinstance(kind, int) else kind
     acc, base, step = (np.asarray(x, np.int64) for x in (acc, base, step))
     d = (acc << THRESHOLD_FRACTION) - base + (0 if kind in ("ni_lif", "signed_ni_lif") else membrane)
     low = lowest_level(levels) if kind == "signed_ni_lif" else 0
