@@ -21,7 +21,7 @@ from .versions import versions
 
 EVIDENCE = "[sim]"
 #: Fields of a network that make it one system or another.
-_OPTIONS = ("neuron", "steps", "leak", "attention", "bidirectional", "residual", "spike_shift", "embedding", "head", "classes")
+_OPTIONS = ("neuron", "steps", "leak", "attention", "bidirectional", "residual", "spike_shift", "embedding", "head", "classes", "signed")
 #: What is summed over the cases.
 TOTALS = ("compared", "mismatches", "tokens", "ties", "rows_without_winner", "rows_short", "saturations", "cycles")
 

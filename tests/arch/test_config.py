@@ -91,7 +91,7 @@ def test_gathered_values_and_scores_fit_their_widths():
         assert cfg.k_max * cfg.level_max << 7 < largest <= 1 << cfg.acc_width - 1
         assert cfg.max_context * cfg.level_max < largest and cfg.max_context * cfg.max_width < largest
         assert cfg.max_width < 1 << cfg.score_width - 1
-        assert cfg.level_max < (1 << cfg.level_bits) - 1  # all ones is -1
+        assert 2 * cfg.level_max <= 1 << cfg.level_bits  # and as many below zero, but one
 
 
 def test_machines_have_a_name():

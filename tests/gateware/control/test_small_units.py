@@ -72,7 +72,7 @@ def test_dumper_widens_each_buffer(buffer, port, width, stall):
             assert ctx.get(dut.spike_buffer) == [Buffer.SPIKES_0, Buffer.SPIKES_1, Buffer.SPIKES_2].index(buffer)
         for words, payload in zip(groups, got, strict=True):
             for i, word in enumerate(words):
-                negative = word == (1 << width) - 1 if port == "spikes" else word >> (width - 1)
+                negative = 2 * word > 1 << width if port == "spikes" else word >> (width - 1)
                 value = word - (1 << width) if negative else word
                 assert payload >> (32 * i) & 0xFFFF_FFFF == value & 0xFFFF_FFFF
 

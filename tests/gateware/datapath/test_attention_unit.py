@@ -115,7 +115,7 @@ def test_rows(shape, seed):
             density = rng.choice([0.05, 0.3, 0.6])
             lowest = rng.choice([0, -1])  # binary or ternary
             keys = (draw.random((cfg.max_context, width)) < density) * spikes(draw, lowest, (cfg.max_context, width))
-            values = draw.integers(lowest, cfg.level_max + 1, (cfg.max_context, width))
+            values = draw.integers(lowest * (cfg.level_max - 1), cfg.level_max + 1, (cfg.max_context, width))
             if text % 2:
                 values[:] = cfg.level_max
             length = rng.choice([2, cfg.score_banks, cfg.score_banks + 1, cfg.max_context])
@@ -190,7 +190,7 @@ def test_walks(shape, attention):
             base, lowest = rng.randrange(layers) * cfg.max_context, rng.choice([0, -1])
             highest = cfg.level_max if attention == Attention.SFSA else 1
             keys = (draw.random((length, width)) < 0.6) * spikes(draw, lowest, (length, width))
-            values = draw.integers(lowest, highest + 1, (length, width))
+            values = draw.integers(min(lowest, -lowest * (1 - highest)), highest + 1, (length, width))
             query = (draw.random(width) < 0.6) * spikes(draw, lowest, width)
             if text == 5:  # as much as there can be
                 query, keys, values = np.ones_like(query), keys * 0 + 1, values * 0 + highest
@@ -233,7 +233,7 @@ def test_scans_ahead_of_keys_and_values(shape, attention):
     draw, dut = np.random.default_rng(rng.getrandbits(32)), AttentionUnit(cfg=cfg)
     width, heads = cfg.max_width, cfg.segments // 2
     keys = draw.integers(-1, 2, (cfg.max_context, width))
-    values = draw.integers(-1, 2, (cfg.max_context, width))
+    values = draw.integers(-1 if attention == Attention.SSA else 1 - cfg.level_max, 2, (cfg.max_context, width))
 
     async def bench(ctx):
         for position in range(cfg.max_context):

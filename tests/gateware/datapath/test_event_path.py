@@ -84,7 +84,7 @@ async def write_spikes(ctx, buffer, cfg, levels):
     for group in range(cfg.max_neurons // cfg.lanes):
         part = levels[group * cfg.lanes:(group + 1) * cfg.lanes]
         ctx.set(buffer.w_group, group)
-        ctx.set(buffer.w_levels, sum(int(level) << (i * cfg.level_bits) for i, level in enumerate(part)))
+        ctx.set(buffer.w_levels, sum((int(level) & (1 << cfg.level_bits) - 1) << (i * cfg.level_bits) for i, level in enumerate(part)))
         await ctx.tick()
     ctx.set(buffer.w_en, 0)
 
@@ -146,7 +146,7 @@ def spike_cases(rng, cfg, n_in):
     """Named levels; neurons beyond n_in hold stale spikes."""
     stale = rng.integers(1, cfg.level_max + 1, cfg.max_neurons)
     cases = {"silent": np.zeros(n_in, np.int64), "full": np.full(n_in, cfg.level_max),
-             "sparse": rng.integers(1, cfg.level_max + 1, n_in) * (rng.random(n_in) < 0.3)}
+             "sparse": rng.integers(1 - cfg.level_max, cfg.level_max + 1, n_in) * (rng.random(n_in) < 0.3)}
     return {name: np.concatenate([levels, stale[n_in:]]) for name, levels in cases.items()}
 
 

@@ -20,7 +20,8 @@ def random_row(rng, cfg, name=""):
     ones = (1 << cfg.level_bits) - 1
     weights = bytes(rng.choice([0x80, 0x7F, 0, rng.getrandbits(8)]) for _ in range(cfg.cols))
     return {"weights" + name: int.from_bytes(weights, "little"),
-            "level" + name: sum((rng.randint(-1, cfg.level_max) & ones) << (row * cfg.level_bits) for row in range(cfg.rows))}
+            "level" + name: sum((rng.randint(1 - cfg.level_max, cfg.level_max) & ones) << (row * cfg.level_bits)
+                                for row in range(cfg.rows))}
 
 
 def random_event(rng, cfg, bank, tiles):
@@ -54,10 +55,10 @@ def names_of(event):
 
 
 def levels_of(event, cfg, name=""):
-    """Levels of the grid rows; all ones is -1."""
-    ones = (1 << cfg.level_bits) - 1
-    codes = [event["level" + name] >> (row * cfg.level_bits) & ones for row in range(cfg.rows)]
-    return np.array([-1 if code == ones else code for code in codes])
+    """Levels of the grid rows; codes above half of all are below zero."""
+    codes_of_a_level = 1 << cfg.level_bits
+    codes = [event["level" + name] >> (row * cfg.level_bits) & codes_of_a_level - 1 for row in range(cfg.rows)]
+    return np.array([code - codes_of_a_level if 2 * code > codes_of_a_level else code for code in codes])
 
 
 def add(sums, event, cfg):

@@ -34,7 +34,7 @@ def test_keeps(shape, seed):
 
     async def write(ctx):
         kind, position, group = rng.choice("kvb"), rng.randrange(cfg.kv_positions), rng.randrange(dut.groups)
-        levels = [rng.choice([0, 0, -1, rng.randint(1, cfg.level_max)]) for _ in range(cfg.lanes)]
+        levels = [rng.choice([0, 0, -1, rng.randint(1 - cfg.level_max, cfg.level_max)]) for _ in range(cfg.lanes)]
         ctx.set(dut.w_en_k, kind in "kb")
         ctx.set(dut.w_en_v, kind in "vb")
         ctx.set(dut.w_position, position)
