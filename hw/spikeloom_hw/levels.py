@@ -1,7 +1,7 @@
 """The code of a level of `width` bits: itself where it is at most 2^(width - 1), which is the largest; above stand those below zero,
 -1 as all ones. A level and its negative thus differ as in two's complement, and only the largest has no negative."""
 
-from amaranth.hdl import Cat, Mux, Value
+from amaranth.hdl import Cat, Value
 
 
 def is_minus(level) -> Value:
@@ -13,7 +13,9 @@ def is_minus(level) -> Value:
 def magnitude(level) -> Value:
     """A level without its sign, as wide as it was."""
     level = Value.cast(level)
-    return Mux(is_minus(level), -level, level)[:len(level)]
+    minus = is_minus(level)
+    # In two's complement a bit of the negative differs where a lower one is set: no adder.
+    return Cat(bit ^ (minus & level[:place].any()) for place, bit in enumerate(level))
 
 
 def spoke_and_minus(levels, width: int) -> tuple[Value, Value]:

@@ -31,7 +31,7 @@ class Dumper(wiring.Component):
     spike_buffer : Out(2)
         Which spike buffer, if one is dumped.
     residual, spikes, logits, gather : In
-        Their answers, lanes channels. A level of all ones is -1.
+        Their answers, lanes channels. Levels as `levels` codes them.
     o : Out(stream of lanes * 32 bits)
     done : Out(1)
 

@@ -159,11 +159,16 @@ class NeuronLane(wiring.Component):
             count.eq(Cat((reached[0] & ~reached[1]) | (reached[2] & ~reached[3]), reached[1] & ~reached[3], reached[3])),
             levels.eq(count + (upper << 2)),
         ]
-        bounded, minus, spike = Signal(4), Signal(), Signal.like(self.o_spike)
+        bounded, minus, spike, made = Signal(4), Signal(), Signal.like(self.o_spike), Signal.like(self.o_spike, name="made")
+        with m.If(self.mode_2.spiking):
+            with m.Switch(bounded):  # a table rather than an adder
+                for value in range(1, 9):
+                    with m.Case(value):
+                        m.d.comb += made.eq(Mux(mirrored, 1 - value, value))
         m.d.comb += [
             bounded.eq(Mux(levels > self.level, self.level, levels)),
-            minus.eq(self.mode_2.ternary & ~self.aside[-1]),
-            spike.eq(Mux(self.mode_2.spiking, Mux(mirrored, 1 - bounded, Cat(bounded, Const(0, 1)).as_signed() - minus), 0)),
+            minus.eq(self.mode_2.spiking & self.mode_2.ternary & ~self.aside[-1]),
+            spike.eq(Mux(minus, Mux(bounded[0], 0, -1), made)),
         ]
         rest_1, left = Signal(MEMBRANE_WIDTH), Signal(3)
         m.d.comb += left.eq(Cat(bounded[:2], bounded[2] ^ upper))

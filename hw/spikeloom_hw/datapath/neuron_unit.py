@@ -9,6 +9,7 @@ from spikeloom.arch.commands import STATELESS, Neuron, Sink
 from spikeloom.arch.config import MEMBRANE_WIDTH, RESIDUAL_WIDTH, THRESHOLD_FRACTION, AcceleratorConfig, bits_for
 
 from ..layouts import drain_layout
+from ..levels import magnitude
 from ..lib.arith import adder_tree
 from .neuron_lane import NeuronLane, mode_layout
 
@@ -332,7 +333,7 @@ class NeuronUnit(wiring.Component):
         ]
         with m.If(stages[3].valid):
             m.d.comb += [
-                self.n_spikes.eq(adder_tree([abs(lane.o_spike)[:cfg.level_bits] for lane in lanes])),
+                self.n_spikes.eq(adder_tree([magnitude(lane.o_spike[:cfg.level_bits]) for lane in lanes])),
                 self.n_fired.eq(adder_tree([lane.o_spike.any() for lane in lanes])),
             ]
         with m.If(self.o_valid):

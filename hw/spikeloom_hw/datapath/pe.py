@@ -1,6 +1,6 @@
 """One accumulate-only processing element."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,16 +10,14 @@ from ..layouts import TILE_WIDTH, WEIGHT_WIDTH
 
 #: Bits of an accumulator's address: tile, then bank.
 SLOT_WIDTH = TILE_WIDTH + 1
-#: A level as two terms: `shift` picks weight << 0..3 or, with `zero`, nothing; then the weight is added `once`, `twice`, or
-#: taken away (`minus`). What comes of it is taken from the sum (`negative`) or added to it.
-terms_layout = data.StructLayout({"zero": 1, "shift": 2, "once": 1, "twice": 1, "minus": 1, "negative": 1})
+#: A level as two terms. Of the weight, `four` and `eight` times; then `once`, `twice`, or, with both, taken away. `negative`: all of it.
+terms_layout = data.StructLayout({"four": 1, "eight": 1, "once": 1, "twice": 1, "negative": 1})
 
 
 def level_terms(level: int) -> dict:
     """The two terms of a level -8..8."""
-    size = abs(level)
-    shift = (0, 0, 1, 1, 2, 2, 2, 3, 3)[size]
-    return {"zero": int(size == 0), "shift": shift, "once": int(size in (3, 5)), "twice": int(size == 6), "minus": int(size == 7),
+    large, small = ((0, 0), (0, 1), (0, 2), (4, -1), (4, 0), (4, 1), (4, 2), (8, -1), (8, 0))[abs(level)]
+    return {"four": int(large == 4), "eight": int(large == 8), "once": int(small in (1, -1)), "twice": int(small in (2, -1)),
             "negative": int(level < 0)}
 
 
@@ -80,13 +78,12 @@ class ProcessingElement(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        product, negative = self._build_product(m, self.weight, self.terms)
+        product, carry = self._build_product(m, self.weight, self.terms)
         if self.cfg.events == 2:
-            # Signs meet where sums are made: one here, that of both below.
-            other, other_negative = self._build_product(m, self.weight_b, self.terms_b)
-            both, both_negative = Signal(signed(len(product) + 1)), Signal()
-            m.d.sync += [both.eq(self._sum(product, other, negative ^ other_negative)), both_negative.eq(negative)]
-            product, negative = both, both_negative
+            other, later = self._build_product(m, self.weight_b, self.terms_b)
+            both, both_later = Signal(signed(len(product) + 1)), Signal()
+            m.d.sync += [both.eq(self._sum(other, product, carry)), both_later.eq(later)]
+            product, carry = both, both_later
 
         m.submodules.sums = sums = memory.Memory(shape=signed(self.cfg.acc_width), depth=1 << SLOT_WIDTH, init=[])
         old, read, write = sums.read_port(domain="comb"), sums.read_port(domain="comb"), sums.write_port()
@@ -94,37 +91,36 @@ class ProcessingElement(wiring.Component):
             old.addr.eq(self.slot),
             write.addr.eq(self.slot),
             write.en.eq(self.add),
-            write.data.eq(self._sum(Mux(self.first, 0, old.data), product, negative)),
+            write.data.eq(self._sum(Mux(self.first, 0, old.data), product, carry)),
             read.addr.eq(self.r_slot),
             self.r_sum.eq(read.data),
         ]
         return m
 
     @staticmethod
-    def _sum(a, b, minus):
-        """a + b or, with `minus`, a - b: one adder, a place below whose lowest completes the negation."""
-        a, b = (Value.cast(value).as_signed() for value in (a, b))
-        width = max(len(a), len(b)) + 1
-        b = Cat(b, b[-1].replicate(width - len(b)))
-        return (Cat(Const(1, 1), a).as_signed() + Cat(minus, b ^ minus.replicate(width)).as_signed())[1:].as_signed()
+    def _sum(a, b, carry):
+        """a + b + carry, in one adder: a place below the lowest makes the carry."""
+        return (Cat(Const(1, 1), a).as_signed() + Cat(carry, b).as_signed())[1:].as_signed()
 
     def _build_product(self, m, weight, terms):
-        """Weight times the level's magnitude, and whether the level is below zero; a cycle later."""
+        """Weight times level, a cycle later: (product, what has yet to be added to it).
+
+        Of a level below zero it is the complement, one less than the product; the next adder has a carry to spare for that.
+        """
         width = WEIGHT_WIDTH + 4
-        large, small, product = Signal(signed(width)), Signal(signed(width)), Signal(signed(width))
-        with m.If(~terms.zero):
-            with m.Switch(terms.shift):
-                for shift in range(4):
-                    with m.Case(shift):
-                        m.d.comb += large.eq(weight << shift)
-        with m.If(terms.twice):
-            m.d.comb += small.eq(weight << 1)
+        large, small, product, carry = Signal(signed(width)), Signal(signed(width)), Signal(signed(width)), Signal()
+        less = terms.once & terms.twice
+        with m.If(terms.four):
+            m.d.comb += large.eq(weight << 2)
+        with m.Elif(terms.eight):
+            m.d.comb += large.eq(weight << 3)
+        with m.If(less):
+            m.d.comb += small.eq(~weight)
         with m.Elif(terms.once):
             m.d.comb += small.eq(weight)
-        with m.Elif(terms.minus):
-            m.d.comb += small.eq(~weight)
-        # One adder: a place below the lowest carries the one that completes the negation.
-        total = Cat(Const(1, 1), large).as_signed() + Cat(terms.minus, small).as_signed()
-        negative = Signal()
-        m.d.sync += [product.eq(total[1:].as_signed()), negative.eq(terms.negative)]
-        return product, negative
+        with m.Elif(terms.twice):
+            m.d.comb += small.eq(weight << 1)
+        # Complements of both terms make that of their sum, with one carry less.
+        turned = terms.negative.replicate(width)
+        m.d.sync += [product.eq(self._sum(large ^ turned, small ^ turned, less ^ terms.negative)), carry.eq(terms.negative)]
+        return product, carry

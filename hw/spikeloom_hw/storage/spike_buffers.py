@@ -15,7 +15,7 @@ class SpikeBuffers(wiring.Component):
     """`SPIKE_BUFFERS` of `max_neurons` levels: written a group of `lanes` at a time, read a scan word of `cols` at a time.
 
     They share one LUT RAM: a buffer alone would fill a quarter of it. Nothing is ever cleared: what lies beyond the neurons
-    of the current tensor is stale, and the scheduler masks it. Levels are `level_bits` wide; all ones is -1.
+    of the current tensor is stale, and the scheduler masks it. Levels are `level_bits` wide, coded as in `levels`.
 
     Parameters
     ----------

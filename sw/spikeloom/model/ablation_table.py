@@ -20,8 +20,8 @@ BASE = {
     "training": {"learning_rate": 0.004, "muon": 1.0, "weight_decay": 0.05, "batch_tokens": 1024, "short_context": 64, "long_from": 0.0,
                  "anneal_until": 0.55, "freeze_from": 0.88, "warmup_steps": 50, "real_share": 1.0},
 }
-#: The variant that the headline is about.
-HEADLINE = "recipe"
+#: The variants that the headline is about: with levels from 0, and of both signs.
+HEADLINES = ("recipe", "signed")
 LEVELS = ("in", "v", "attn", "mid", "hidden", "final")
 
 
@@ -100,6 +100,7 @@ def by_rank(*shifts: int) -> dict:
 _LIF = {"norm": "batch", "norm_at": "neurons"}
 _FAST = {"learning_rate": 0.02}
 _HEAD = {"head_gain": 4.0}
+_SIGNED = {"signed": ["in", "v", "attn", "mid", "final"]}
 _RECIPE = _HEAD | {"ranked": True, "centre_values": 0.5, "centre_final": 0.5}
 
 VARIANTS = (
@@ -150,6 +151,10 @@ VARIANTS = (
     Variant("d4", "levels", "D = 4", model=levels(4)),
     Variant("d2", "levels", "D = 2", model=levels(2)),
     Variant("d1", "levels", "D = 1", model=levels(1)),
+    Variant("signed", "levels", "`recipe` with levels of both signs, -7..8, but for hidden, queries and keys", model=_SIGNED,
+            training=_FAST, options=_RECIPE, seeds=(0, 1, 2), against="twin-rate"),
+    Variant("signed-priced", "levels", "`signed` and a price of 0.3 nats on all synaptic operations", model=_SIGNED,
+            training=_FAST | {"sparsity": 0.3}, options=_RECIPE, against="twin-rate"),
     Variant("t4", "levels", "LIF (soft reset), T = 4, D = 1 (golden model)", golden=_LIF,
             model={"neuron": "lif_soft", "steps": 4, "leak": 1, **levels(1)}),
     Variant("int4", "precision", "int4 weights", model={"weight_bits": 4}),

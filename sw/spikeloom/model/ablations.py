@@ -155,6 +155,12 @@ def finished(folder: Path, data: list[str]) -> list[dict]:
     return [json.loads(path.read_text()) for name in data for path in sorted((folder / name).glob("*/result.json"))]
 
 
+def recorded(out: Path, data: list[str]) -> list[dict]:
+    """The runs of a report of before, whose folders may be gone."""
+    rows = json.loads(out.read_text(encoding="utf-8"))["ablations"] if out.exists() else []
+    return [run for row in rows if row["data"] in data for run in row["runs"]]
+
+
 def with_cycles(bench: Bench, result: dict) -> dict:
     """A finished run's result and what the gateware of today would need for it, by the cycle model."""
     integers = bench.folder / f"{result['variant']}-{result['seed']}" / "integers"
@@ -211,7 +217,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, help="start no run after this many minutes")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, one core each")
     parser.add_argument("--list", action="store_true", help="show what is finished, run nothing")
-    parser.add_argument("--report", action="store_true", help="write --out and the page from what is finished, run nothing")
+    parser.add_argument("--report", action="store_true",
+                        help="write --out and the page from what is finished or stands in --out, run nothing")
     parser.add_argument("--out", type=Path, default=Path("results/quality.json"))
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of quality.md and quality.png")
     options = parser.parse_args(arguments)
@@ -223,7 +230,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if options.report:
         from . import quality_page
-        results = [with_cycles(bench_of(result["data"], options.folder), result) for result in finished(options.folder, options.data)]
+        results = recorded(options.out, options.data)
+        results += [with_cycles(bench_of(result["data"], options.folder), result) for result in finished(options.folder, options.data)]
         about = {name: bench_of(name, options.folder).about() for name in options.data if any(r["data"] == name for r in results)}
         quality_page.write(results, about, options.out, options.docs, "spikeloom ablate; spikeloom ablate --report", PROTOCOL)
         console.print(f"{len(results)} runs; wrote {options.out} and {options.docs / 'quality.md'}", highlight=False)

@@ -4,7 +4,7 @@ import json
 import statistics
 from pathlib import Path
 
-from .ablation_table import BASE, DATA, HEADLINE, VARIANTS
+from .ablation_table import BASE, DATA, HEADLINES, VARIANTS
 from .quality_notes import TRIED
 from .quality_sections import CYCLES, SUITES, goal_lines, goals, number, precision_lines, suite, suite_lines
 
@@ -60,7 +60,7 @@ def summarise(results: list[dict], about: dict) -> dict:
                 if all(name in run for run in own):
                     row[name] = round(statistics.mean(run[name] for run in own), 4)
             rows.append(row)
-            if variant.name == HEADLINE and gaps:
+            if variant.name in HEADLINES and gaps:
                 twin = statistics.mean(loss(twin) for _, twin in paired)
                 headline.append({"dataset": about[data]["name"], "model": f"{variant.name}: {variant.about}",
                                  "gap_nats": row["gap_nats"], "seeds": len(gaps), "gap_spread_nats": row["gap_spread_nats"],
@@ -184,7 +184,7 @@ def draw(path: Path, document: dict) -> None:
     for axes, data in zip(panels[0], names):
         for row in document["ablations"]:
             if row["data"] == data and row["gap_nats"] is not None and "cycles_per_token" in row:
-                special = row["variant"] in (HEADLINE, "base")
+                special = row["variant"] in (*HEADLINES, "base")
                 axes.scatter(row["cycles_per_token"], row["gap_nats"], s=22, color="#1b6ca8" if special else "#9fb6c6")
                 axes.annotate(row["variant"], (row["cycles_per_token"], row["gap_nats"]), xytext=(4, 3), textcoords="offset points",
                               fontsize=7)

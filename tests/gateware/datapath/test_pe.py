@@ -12,7 +12,7 @@ from spikeloom_sim.pysim import simulate
 def test_terms_make_the_level():
     for level in range(-8, 9):
         t = level_terms(level)
-        size = (0 if t["zero"] else 1 << t["shift"]) + t["once"] + 2 * t["twice"] - t["minus"]
+        size = 4 * t["four"] + 8 * t["eight"] + (-1 if t["once"] and t["twice"] else t["once"] + 2 * t["twice"])
         assert (-size if t["negative"] else size) == level
 
 
