@@ -31,6 +31,18 @@ def committed(model: str, suite: str) -> dict:
     return json.loads((RESULTS / f"{model}-{suite}.json").read_text(encoding="utf-8"))
 
 
+def test_results_are_of_the_models_here():
+    """Every suite of a released model was run on the weights that are committed: a retrained model leaves no figures of before."""
+    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("*.json")}
+    measured = {stem: held for stem, held in found.items() if "model_sha256" in held}
+    assert {"stories-260k", "stories-1m", "stories-260k-int4", "shakespeare", "stories-260k-zero-shot"} <= set(measured)
+    assert {stem for stem, held in found.items() if held.get("suite")} <= set(measured)
+    for stem, held in measured.items():
+        model = held.get("model") or stem
+        if model in store.available():
+            assert held["model_sha256"] == store.digest(store.find(model)), f"run again: {held['command']}"
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_device_quality(model, tmp_path):
     """The emulator scores the texts that the gateware scored: same perplexity, as many comparisons, no mismatch on either."""

@@ -98,7 +98,8 @@ def main(arguments: list[str]) -> int:
         result = SUITES[options.suite](folder, options, progress)
     out = options.out or Path("results") / f"{folder.name}-{options.suite}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
-    result = {"command": "spikeloom eval " + " ".join(arguments), "model": folder.name, "suite": options.suite, **result}
+    result = {"command": "spikeloom eval " + " ".join(arguments), "model": folder.name, "model_sha256": store.digest(folder),
+              "suite": options.suite, **result}
     out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
     console.print(f"wrote {out}", highlight=False)

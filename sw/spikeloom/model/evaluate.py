@@ -213,7 +213,7 @@ def main(arguments: list[str] | None = None) -> None:
         result, sampled = measure(options.model, run=options.run, twin=options.twin, practice=options.practice,
                                   limit=options.limit, characters=options.characters, samples=options.samples)
     command = "python -m spikeloom.model.evaluate " + " ".join(arguments or sys.argv[1:])
-    result = {"command": command, **result}
+    result = {"command": command, "model_sha256": store.digest(options.model), **result}
     print(json.dumps(result, indent=2))
     for text in sampled:
         print("---\n" + text)

@@ -1,5 +1,6 @@
 """A released model: a folder with `model.safetensors`, `config.json`, `tokenizer.json` and a card."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,11 @@ def find(name: str) -> Path:
         if (folder / "model.safetensors").is_file():
             return folder
     raise ValueError(f"There is no model {name!r}; there are: {', '.join(available()) or 'none'}.")
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 of a model's integers, in results that were measured with them."""
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
 def save(folder: Path, model: StoredModel) -> None:
