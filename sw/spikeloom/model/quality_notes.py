@@ -50,8 +50,8 @@ TRIED = (
     ("Levels of both signs otherwise", "dropped", "tried once, stories, float, in place of 2.681 nats: -3..4 2.747, so that fineness is "
      "what they bring; hidden of both signs too 2.766 (on Shakespeare 1.910 in place of 1.833)"),
     ("Queries and keys of more levels, beside levels of both signs", "dropped", "tried once, stories, float, in place of 2.681 nats: "
-     "levels 0..2 and 0..3 that score by the smaller of both, which is a popcount of as many planes, 2.690 and 2.721; levels 0..8 that score "
-     "by products 2.748"),
+     "levels 0..2 and 0..3 that score by the smaller of both, which is a popcount of as many planes, 2.690 and 2.721; levels 0..8 that "
+     "score by products 2.748"),
     ("Top-8, shifts 0 1 1 2 2 3 3 3, with the recipe", "dropped", "2.756 nats in place of 2.740"),
     ("Queries and keys of -1, 0, 1", "not built", "the score unit counts them already; tried once with the recipe, stories, 1,500 steps, "
      "float: 2.748 nats in place of 2.749"),
