@@ -45,7 +45,7 @@ def _asn(neuron):
 
 def _signed(**changes):
     def draw(rng):
-        kinds = tuple(kind for kind in TENSORS if rng.integers(4))
+        kinds = ("in", *(kind for kind in TENSORS[1:] if rng.integers(4)))
         levels = {f"level_{kind}": int(rng.integers(2, 9)) for kind in kinds}
         return {"signed": kinds, **levels, "overlap": bool(rng.integers(2)), **changes}
     return draw
@@ -100,7 +100,7 @@ def draw_system(rng, machine: AcceleratorConfig, system: str, seed: int) -> Mode
     heads = [width // (machine.segment << level) for level in range(machine.head_levels) if width % (machine.segment << level) == 0]
     head_count = int(rng.choice(heads))
     top_k = int(rng.integers(1, machine.k_max + 1))
-    levels = {f"level_{kind}": int(rng.integers(1, machine.level_max + 1)) for kind in ("in", "v", "attn", "mid", "hidden", "final")}
+    levels = {f"level_{kind}": int(rng.integers(1, machine.level_max + 1)) for kind in TENSORS}
     base = ModelConfig(
         name=f"system{seed}", vocabulary=int(rng.integers(20, min(machine.max_vocabulary, 60) + 1)),
         context=min(machine.max_context, positions, int(rng.integers(12, 25))), width=width, layers=layers, heads=head_count,

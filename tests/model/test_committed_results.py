@@ -1,15 +1,19 @@
 """Committed figures are those of the committed models: suites that take seconds are measured again and compared by `==`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("typer")
 pytest.importorskip("tokenizers")
+pytest.importorskip("torch")
 
+from spikeloom.arch.config import ModelConfig
 from spikeloom.commands import suites
 from spikeloom.model import corpus, store
+from spikeloom.model.train import CONFIGS, load_config
 
 MODELS = ("stories-260k", "shakespeare")
 RESULTS = Path(__file__).resolve().parents[2] / "results"
@@ -41,6 +45,13 @@ def test_results_are_of_the_models_here():
         model = held.get("model") or stem
         if model in store.available():
             assert held["model_sha256"] == store.digest(store.find(model)), f"run again: {held['command']}"
+
+
+@pytest.mark.parametrize("model", sorted({path.stem for path in CONFIGS.glob("*.json")} & set(store.available())))
+def test_configs_are_those_of_the_models_here(model):
+    """A config makes the model that was released under its name."""
+    config, released = ModelConfig.from_dict(load_config(model)["model"]), store.load(store.find(model)).config
+    assert replace(config, embed_shift=released.embed_shift) == released
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -9,6 +9,7 @@ import torch
 from spikeloom.arch import numerics
 from spikeloom.model import fast_levels
 from spikeloom.model.export import thresholds
+from spikeloom.model.float_model import events
 from spikeloom.model.neurons import Neurons, RoundLevels, unit_of
 
 
@@ -34,6 +35,17 @@ def test_gradient_is_a_window(level, low):
     unit = torch.full((8,), unit_of(level))
     RoundLevels.apply(u, torch.full((8,), float(low)), torch.full((8,), float(level)), unit).sum().backward()
     assert u.grad[0].tolist() == [0, 0, *[unit_of(level)] * 4, 0, 0]
+
+
+def test_the_price_of_a_spike_reaches_silent_neurons_of_one_sign():
+    """Share of neurons that speak: its gradient is that of the first level; silent ones of both signs have no side to go to."""
+    group = Neurons((5, 5), (8, 8), lows=(0, -7))
+    levels = torch.tensor([0.0, 1, 2, 8, 0, 0, 1, -1, -7, 3])
+    spikes = (levels * group.unit).requires_grad_()
+    share = events(spikes[None, None], group)
+    share.backward()
+    assert share.item() == (levels != 0).sum().item()
+    assert (spikes.grad * group.unit).tolist() == [1, 1, 0, 0, 1, 0, 1, -1, 0, 0]
 
 
 def test_unit_is_a_power_of_two():

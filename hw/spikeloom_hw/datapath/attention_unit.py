@@ -51,7 +51,7 @@ class AttentionUnit(wiring.Component):
     w_group : In(range(max_width // lanes))
         Group of `lanes` channels within that tensor.
     w_levels : In(lanes * level_bits)
-        Levels, channel 0 of the group lowest. Of queries and keys only whether they are 0 or -1 is kept.
+        Levels, channel 0 of the group lowest. Of queries and keys only whether they are 0, and their sign, is kept.
     w_position : In(16)
         Position of the token within its text.
     w_kv_base : In(24)

@@ -28,7 +28,7 @@ class SpikeEngine(wiring.Component):
     Members
     -------
     i : In(stream.Signature(weights_layout(cfg)))
-        Events with their weights, and markers. A level of all ones is -1; another one above `level_max` counts as 0.
+        Events with their weights, and markers. Levels as `levels` codes them.
     o_drain : Out(stream.Signature(drain_layout()))
         Complete tiles.
     r_bank : In(1)
@@ -42,7 +42,7 @@ class SpikeEngine(wiring.Component):
     event : Out(range(events + 1))
         Events that were taken (one cycle later).
     event_level : Out
-        Sum of their levels over the grid rows, -1 counting as 1; otherwise 0.
+        Sum of their absolute levels over the grid rows; otherwise 0.
     busy : Out(1)
         Something is inside: an event on its way to the sums, or a drain request not yet taken.
 

@@ -161,7 +161,7 @@ class ValueGather(wiring.Component):
                 # A weighted value is 0 or 1 before its sign, and its shift 0: all but bit 0 of `far` is 0.
                 addend.eq(Cat(far[0] & times[segment][0], far[1:] | near[0].replicate(cfg.gather_width - 1) & times[segment][1:])),
             ]
-            # One carry chain: of -1 the complement and a carry into it.
+            # One carry chain: of a level below zero the complement and a carry into it.
             added = (Cat(Const(1, 1), total) + Cat(minus, addend ^ minus.replicate(len(addend))))[1:]
             with m.If(self.clear):
                 m.d.sync += total.eq(0)

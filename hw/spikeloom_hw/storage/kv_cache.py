@@ -13,7 +13,7 @@ from ..levels import spoke_and_minus
 class KvCache(wiring.Component):
     """Keys in `score_banks` memories (bank = position mod banks), values in one memory per segment of channels.
 
-    A key is two bits per channel, whether it spoke and whether that was a -1; a value is its level code. One row of keys
+    A key is two bits per channel, whether it spoke and whether below zero; a value is its level code. One row of keys
     is `score_banks` consecutive positions, read at once; values are read at an address of their own per segment, so that
     every head follows its own winner. Who may still be looked at is decided by the score unit. Reset does not clear it.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..arch.commands import TRACED, Opcode
-from ..arch.config import AcceleratorConfig, FitError, ModelConfig
+from ..arch.config import TENSORS, AcceleratorConfig, FitError, ModelConfig
 from ..arch.layout import TRACE_DTYPE, Image, read_image, write_image
 from ..arch.numerics import checksum, noise_table, pick
 from ..compiler import compile_model
@@ -69,8 +69,9 @@ _CASES = {
     "encoder, SFSA, spikes in the residual": (
         {"neuron": "lif_subtract", "steps": 2, "leak": 3, "attention": "sfsa", "residual": "spike_sum", "spike_shift": 4,
          "bidirectional": True, "head": "final"}, 8, "none", (0.0, 0, 0)),
+    "winner-take-all, levels of both signs": ({"signed": TENSORS}, 8, "none", (0.0, 0, 0)),
 }
-_LEVELS = ("level_in", "level_v", "level_attn", "level_mid", "level_hidden", "level_final")
+_LEVELS = tuple(f"level_{kind}" for kind in TENSORS)
 
 
 def shape_of(cfg: AcceleratorConfig, changes: dict, bits: int) -> ModelConfig:

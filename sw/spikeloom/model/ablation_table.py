@@ -8,12 +8,14 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 
+from spikeloom.arch.config import TENSORS
+
 from . import corpus
 
 #: The recipe that variants are compared with.
 BASE = {
     "model": {"context": 64, "width": 64, "layers": 2, "heads": 4, "hidden": 192,
-              **{f"level_{kind}": 8 for kind in ("in", "v", "attn", "mid", "hidden", "final")},
+              **{f"level_{kind}": 8 for kind in TENSORS},
               "top_k": 4, "rank_shifts": [0, 1, 2, 3], "recency": [0, 2, 4, 6], "weight_bits": 8},
     "fraction": 9,
     "float": {},
@@ -22,7 +24,6 @@ BASE = {
 }
 #: The variants that the headline is about: with levels from 0, and of both signs.
 HEADLINES = ("recipe", "signed")
-LEVELS = ("in", "v", "attn", "mid", "hidden", "final")
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Variant:
 
 def levels(count: int) -> dict:
     """D of every tensor that has levels."""
-    return {f"level_{kind}": count for kind in LEVELS}
+    return {f"level_{kind}": count for kind in TENSORS}
 
 
 def by_rank(*shifts: int) -> dict:

@@ -155,10 +155,12 @@ def finished(folder: Path, data: list[str]) -> list[dict]:
     return [json.loads(path.read_text()) for name in data for path in sorted((folder / name).glob("*/result.json"))]
 
 
-def recorded(out: Path, data: list[str]) -> list[dict]:
-    """The runs of a report of before, whose folders may be gone."""
-    rows = json.loads(out.read_text(encoding="utf-8"))["ablations"] if out.exists() else []
-    return [run for row in rows if row["data"] in data for run in row["runs"]]
+def recorded(out: Path) -> tuple[list[dict], dict]:
+    """The runs of a report of before, whose folders may be gone, as they were measured then; and what it says about data sets."""
+    if not out.exists():
+        return [], {}
+    document = json.loads(out.read_text(encoding="utf-8"))
+    return [run for row in document["ablations"] for run in row["runs"]], document["data"]
 
 
 def with_cycles(bench: Bench, result: dict) -> dict:
@@ -230,11 +232,12 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if options.report:
         from . import quality_page
-        results = recorded(options.out, options.data)
+        results, about = recorded(options.out)
         results += [with_cycles(bench_of(result["data"], options.folder), result) for result in finished(options.folder, options.data)]
-        about = {name: bench_of(name, options.folder).about() for name in options.data if any(r["data"] == name for r in results)}
+        about |= {name: bench_of(name, options.folder).about() for name in options.data if any(r["data"] == name for r in results)}
         quality_page.write(results, about, options.out, options.docs, "spikeloom ablate; spikeloom ablate --report", PROTOCOL)
-        console.print(f"{len(results)} runs; wrote {options.out} and {options.docs / 'quality.md'}", highlight=False)
+        known = {(result["data"], result["variant"], result["seed"]) for result in results}
+        console.print(f"{len(known)} runs; wrote {options.out} and {options.docs / 'quality.md'}", highlight=False)
         return
     for name in options.data:
         bench_of(name, options.folder)  # one process alone makes the tokenizer

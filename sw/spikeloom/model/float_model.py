@@ -39,8 +39,13 @@ def neurons_of(config: ModelConfig, size: int, kind: str, centre: float = 0.0) -
 
 
 def events(spikes: torch.Tensor, neurons: Neurons) -> torch.Tensor:
-    """Neurons that speak, per token: [B, T, C] -> scalar. Its gradient reaches silent and once-speaking neurons alone."""
-    return (spikes / neurons.unit).abs().clamp(0, 1).sum(-1).mean()
+    """Neurons that speak, per token: [B, T, C] -> scalar.
+
+    Its gradient reaches silent and once-speaking neurons alone; of neurons with levels of both signs those that speak once, since a
+    silent one has no side to be pushed to.
+    """
+    levels = spikes / neurons.unit
+    return torch.where(neurons.low < 0, levels.abs(), levels).clamp(0, 1).sum(-1).mean()
 
 
 @dataclass(frozen=True, kw_only=True)

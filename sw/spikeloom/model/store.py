@@ -50,8 +50,9 @@ def find(name: str) -> Path:
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 of a model's integers, in results that were measured with them."""
-    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    """SHA-256 of a model's integers, config and tokenizer, in results that were measured with them."""
+    parts = (folder / name for name in ("model.safetensors", "config.json", "tokenizer.json"))
+    return hashlib.sha256(b"".join(hashlib.sha256(part.read_bytes()).digest() for part in parts if part.is_file())).hexdigest()
 
 
 def save(folder: Path, model: StoredModel) -> None:

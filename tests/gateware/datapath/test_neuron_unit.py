@@ -386,6 +386,9 @@ def test_query_and_key_take_level_one(kind, level):
     machine = Machine(base=np.zeros(n), step=np.full(n, 2))
     made, = machine.run(Pass(job(Source.SUMS, Sink.QKV, 12, attn_groups=4, level=level, neuron=kind, first=1), values, 6))
     assert (made.flat() == [1] * 32 + [level] * 16).all()
+    if kind in STATELESS:
+        below, = machine.run(Pass(job(Source.SUMS, Sink.QKV, 12, attn_groups=4, level=level, neuron=kind, first=1), -values, 6))
+        assert (below.flat() == [0] * 32 + [lowest_level(level) if kind == Neuron.SIGNED_NI_LIF else 0] * 16).all()
     assert [made.parts[g] for g in range(12)] == [(g // 4, g % 4) for g in range(12)]
     if kind == Neuron.I_LIF:
         for levels, groups in ((1, machine.membranes[:8]), (level, machine.membranes[8:12])):

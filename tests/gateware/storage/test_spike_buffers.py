@@ -23,7 +23,7 @@ def test_reads_what_was_written(name):
     async def bench(ctx):
         for _ in range(400):
             group, target, source = rng.randrange(cfg.max_neurons // cfg.lanes), rng.randrange(SPIKE_BUFFERS), rng.randrange(SPIKE_BUFFERS)
-            new = [rng.randint(-1, cfg.level_max) for _ in range(cfg.lanes)]
+            new = [rng.randint(1 - cfg.level_max, cfg.level_max) for _ in range(cfg.lanes)]
             write, dump = rng.random() < 0.7, rng.random() < 0.5
             ctx.set(dut.w_buffer, target)
             ctx.set(dut.w_group, group)
