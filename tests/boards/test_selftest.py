@@ -22,8 +22,8 @@ from spikeloom.model.random_model import random_model
 
 TINY = preset("tiny")
 MODE = register_map(TINY).address("mode")
-OPERATORS = {"EMBED", "FIRE NI_LIF", "FIRE LIF_HARD", "FIRE T_LIF", "FIRE LIF_SUBTRACT", "LINEAR QKV", "LINEAR RESIDUAL", "LINEAR SPIKES",
-             "LINEAR ADD_SPIKES", "LINEAR LOGITS", "ATTEND WTA", "ATTEND SSA", "ATTEND SFSA", "PICK"}
+OPERATORS = {"EMBED", "FIRE NI_LIF", "FIRE SIGNED_NI_LIF", "FIRE LIF_HARD", "FIRE T_LIF", "FIRE LIF_SUBTRACT", "LINEAR QKV",
+             "LINEAR RESIDUAL", "LINEAR SPIKES", "LINEAR ADD_SPIKES", "LINEAR LOGITS", "ATTEND WTA", "ATTEND SSA", "ATTEND SFSA", "PICK"}
 
 
 @pytest.fixture(scope="module")

@@ -247,7 +247,7 @@ def on(label, **fields):
 BAD_FIELDS = {
     "no groups": on("layer0.in", groups=0), "too many groups": on("layer0.in", groups=5),
     "parameters": on("layer0.in", params=254), "level": on("layer0.in", level=9), "no level": on("layer0.in", level=0),
-    "neuron": on("layer0.in", neuron=6), "levels of a neuron without": on("layer0.mid", neuron=3, level=2),
+    "neuron": on("layer0.in", neuron=7), "levels of a neuron without": on("layer0.mid", neuron=3, level=2),
     "slot": on("layer0.in", stream=64), "slot written": on("layer0.out", stream=64), "slot embedded": on("embed", stream=64),
     "third buffer": on("layer0.in", dst=3), "past the buffer": on("layer0.in", base_group=13), "tiles": on("layer0.up", tiles=17),
     "weights": on("layer0.up", weight_code=3), "own source": on("layer0.up", src=0, dst=0), "inputs": on("layer0.up", n_in=65),

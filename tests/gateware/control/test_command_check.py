@@ -40,7 +40,7 @@ GOOD = [(Opcode.HALT, {}), (Opcode.PICK, {}), (Opcode.FIRE, FIRE), (Opcode.LINEA
 GOOD_ENCODING = [(Opcode.SWEEP, {}), (Opcode.FIRE, FIRE | dict(stream=24)), (Opcode.EMBED, EMBED | dict(stream=24)),
                  (Opcode.ATTEND, ATTEND | dict(stream=255)), (Opcode.PICK, {})]
 BAD = [(Opcode.FIRE, FIRE | change) for change in (
-    dict(groups=0), dict(groups=5), dict(level=0), dict(level=9), dict(neuron=Neuron.T_LIF), dict(neuron=6, level=1),
+    dict(groups=0), dict(groups=5), dict(level=0), dict(level=9), dict(neuron=Neuron.T_LIF), dict(neuron=7, level=1),
     dict(neuron=Neuron.I_LIF, level=9), TERNARY | dict(params=97), dict(params=CFG.parameter_words - 3), dict(dst=3), dict(base_group=13),
     dict(sink=Sink.QKV), dict(sink=Sink.SET), dict(sink=Sink.RESIDUAL), dict(sink=Sink.LOGITS), dict(sink=Sink.ADD_SPIKES), dict(sink=7),
     dict(sink=Sink.SET_SPIKES, embed_shift=9), dict(stream=40))]
