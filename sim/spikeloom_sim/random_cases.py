@@ -68,6 +68,11 @@ class Case:
         return 0 if self.model.bidirectional else min(self.new_tokens, self.model.context)
 
     @property
+    def loudest(self) -> float:
+        """Most neurons that may speak; with levels of both signs only one step in between is silent."""
+        return 0.9 if self.model.signed else 0.6
+
+    @property
     def prompt(self) -> list[int]:
         """Token ids."""
         # The last token made needs no position.
@@ -89,8 +94,7 @@ class Case:
             except RuntimeError:
                 continue
             counts, said = self._listen(Counting(config, tensors))
-            loud = 0.9 if config.signed else 0.6
-            if 0.05 <= counts["fired"] / counts["neurons"] <= loud and len(set(said)) >= min(4, config.outputs):
+            if 0.05 <= counts["fired"] / counts["neurons"] <= self.loudest and len(set(said)) >= min(4, config.outputs):
                 return config, tensors
         raise RuntimeError(f"No draw of {self} is fit for a comparison.")
 
