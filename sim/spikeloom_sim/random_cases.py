@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from spikeloom.arch.config import RECENCY_OFF, AcceleratorConfig, ModelConfig
+from spikeloom.arch.config import RECENCY_OFF, TENSORS, AcceleratorConfig, ModelConfig
 from spikeloom.arch.layout import Image, read_image, write_image
 from spikeloom.arch.numerics import noise_table, pick
 from spikeloom.arch.presets import preset
@@ -151,13 +151,12 @@ def _draw_model(rng, machine: AcceleratorConfig, seed: int) -> ModelConfig:
     longest = min(machine.max_context, machine.kv_positions // layers)
     top_k = int(rng.integers(1, machine.k_max + 1))
     rising = bool(rng.integers(2))
-    level = [int(rng.integers(1, machine.level_max + 1)) for _ in range(6)]
+    levels = {f"level_{kind}": int(rng.integers(1, machine.level_max + 1)) for kind in TENSORS}
     return ModelConfig(
         name=f"random{seed}", vocabulary=int(rng.integers(20, min(machine.max_vocabulary, 300))),
         context=int(rng.integers(min(longest, 40), longest + 1)) if longest > 40 else longest, width=width, layers=layers, heads=head_count,
         hidden=machine.lanes * int(rng.integers(1, min(16, machine.max_neurons // machine.lanes) + 1)),
-        level_in=level[0], level_v=level[1], level_attn=level[2], level_mid=level[3], level_hidden=level[4], level_final=level[5],
-        top_k=top_k, rank_shifts=tuple(range(top_k)) if rising else (0,) * top_k,
+        **levels, top_k=top_k, rank_shifts=tuple(range(top_k)) if rising else (0,) * top_k,
         recency=tuple(int(k) for k in rng.choice([0, 1, 2, 4, 6, RECENCY_OFF], head_count)),
         weight_bits=int(rng.choice([8, 8, 4, 2])), embed_shift=int(rng.integers(0, 5)), position_table=bool(rng.integers(2)))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
+from spikeloom.arch.config import TENSORS
 from spikeloom.driver.device import Device
 
 from .machine import open_machine
@@ -42,7 +43,7 @@ def run(case: Case) -> dict:
         "shape": {"layers": m.layers, "width": m.width, "heads": m.heads, "hidden": m.hidden, "vocabulary": m.vocabulary,
                   "context": m.context, "top_k": m.top_k, "weight_bits": m.weight_bits, "overlap": m.overlap,
                   **{name: getattr(m, name) for name in _OPTIONS},
-                  "levels": [m.level_in, m.level_v, m.level_attn, m.level_mid, m.level_hidden, m.level_final]},
+                  "levels": [getattr(m, f"level_{kind}") for kind in TENSORS]},
         "run": {"streamed": sorted(case.streamed) if isinstance(case.streamed, frozenset) else case.streamed, "dense": case.dense,
                 "temperature": case.temperature, "top_k": case.top_k, "stall": case.stall},
         "compared": report.compared, "mismatches": report.mismatches, "first_mismatch": report.first,

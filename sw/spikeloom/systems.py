@@ -9,7 +9,7 @@ the golden form of every row with its integers.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .arch.config import ModelConfig
+from .arch.config import TENSORS, ModelConfig
 
 WTA, BISPIKCLM, SPIKEDECODER = "arXiv 2604.11321", "arXiv 2605.13859", "arXiv 2606.12287"
 ASN, SPIKINGFORMER = "arXiv 2604.12365", "arXiv 2304.11954"
@@ -118,10 +118,10 @@ ROWS = (
         changes={**_STEPS, "neuron": "lif_soft", "leak": 1}),
     Row("IF", ASN, f"{_GOLDEN}.neurons", "state over T", changes={**_STEPS, "neuron": "lif_soft"}),
     Row("NI-LIF 1x1", ASN, f"{_GOLDEN}.neurons", "comparators",
-        changes=dict.fromkeys(("level_in", "level_v", "level_attn", "level_mid", "level_hidden", "level_final"), 1)),
+        changes=dict.fromkeys((f"level_{kind}" for kind in TENSORS), 1)),
     Row("NI-LIF 1x4", f"{ASN}, {WTA}", f"{_GOLDEN}.neurons", "comparators", changes={}),
     Row("NI-LIF 1x8", ASN, f"{_GOLDEN}.neurons", "comparators",
-        changes=dict.fromkeys(("level_in", "level_v", "level_attn", "level_mid", "level_hidden", "level_final"), 8)),
+        changes=dict.fromkeys((f"level_{kind}" for kind in TENSORS), 8)),
     Row("I-LIF over T", ASN, f"{_GOLDEN}.neurons", "state over T, levels 0..D",
         changes={"layers": 1, "steps": 2, "neuron": "i_lif", "leak": 2}),
     Row("NASN", ASN, f"{_GOLDEN}.neurons", "its shift folded into the next biases", changes={},

@@ -109,7 +109,7 @@ class Measures:
 
     def model_identity(self, name: str = MODEL) -> dict:
         """Which model a figure belongs to."""
-        return {"model": name, "model_sha256": hashlib.sha256((store.find(name) / "model.safetensors").read_bytes()).hexdigest()}
+        return {"model": name, "model_sha256": store.digest(store.find(name))}
 
     def of(self, name: str = MODEL) -> dict:
         """What a figure of a model on the gateware was measured on."""

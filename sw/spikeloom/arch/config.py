@@ -47,7 +47,7 @@ WEIGHT_BITS = (8, 4, 2)
 
 
 def lowest_level(level: int) -> int:
-    """Smallest level of a signed neuron whose largest one is `level`."""
+    """Smallest level of a signed neuron whose largest one is `level`; 0 of one with a single level, as queries and keys have."""
     return 1 - level
 
 
@@ -385,8 +385,7 @@ def check_fit(model: ModelConfig, machine: AcceleratorConfig) -> None:
     limit(model.vocabulary, machine.max_vocabulary, "the vocabulary")
     limit(model.context, machine.max_context, "the context")
     limit(model.top_k, machine.k_max, "top_k")
-    limit(max(map(model.level, TENSORS)), machine.level_max,
-          "the largest spike level")
+    limit(max(map(model.level, TENSORS)), machine.level_max, "the largest spike level")
     limit(model.layers * model.steps * ceil_div(model.context, machine.score_banks) * machine.score_banks, machine.kv_positions,
           "layers x time steps x context (positions in the KV cache)")
     limit(model.steps * model.context if model.bidirectional else 1, machine.residual_slots,

@@ -77,11 +77,11 @@ def neuron_step(kind, acc, membrane, base, step, *, levels=1, leak=LEAK_OFF):
     """
     kind = PASS_NEURONS[kind] if isinstance(kind, int) else kind
     acc, base, step = (np.asarray(x, np.int64) for x in (acc, base, step))
-    d = (acc << THRESHOLD_FRACTION) - base + (0 if kind in ("ni_lif", "signed_ni_lif") else membrane)
-    low = lowest_level(levels) if kind == "signed_ni_lif" else 0
-    spikes = low + sum((d >= j * step).astype(np.int64) for j in range(low, levels))
     if kind in ("ni_lif", "signed_ni_lif"):
+        spikes = ni_lif(acc, base, step, levels, lowest_level(levels) if kind == "signed_ni_lif" else 0)
         return spikes, np.zeros_like(spikes)
+    d = (acc << THRESHOLD_FRACTION) - base + membrane
+    spikes = sum((d >= j * step).astype(np.int64) for j in range(levels))
     u = d + (step >> 1 if kind == "i_lif" else step)
     if kind == "t_lif":
         spikes = spikes - (u <= -step)

@@ -106,19 +106,16 @@ class Block(nn.Module):
         self.ranked = options.ranked
         self.heads, self.rank_shifts, self.overlap, self.bits = c.heads, list(c.rank_shifts), c.overlap, c.weight_bits
         self.fast = kernel and fast_attention.available(c.head_width)
-
-        def group(size, kind, centre=0.0):
-            return neurons_of(c, size, kind, centre)
-        self.sn_in = group(d, "in", centre)
+        self.sn_in = neurons_of(c, d, "in", centre)
         self.qkv = matrix(d, 3 * d, d**-0.5)  # [d, 3d]
         self.sn_qkv = Neurons((2 * d, d), (1, c.level_v), centre=(0.0, values), lows=(0, c.low("v")))
         factor = 1.0 if options.temperature is None else options.temperature
         self.log_temperature = nn.Parameter(torch.full((c.heads,), math.log(factor)), requires_grad=options.temperature is None)  # [H]
-        self.sn_attn = group(d, "attn", values)
+        self.sn_attn = neurons_of(c, d, "attn", values)
         self.out = ResidualWriter(d, d, c.level_attn, fraction, c.weight_bits, 0.5 * d**-0.5)
-        self.sn_mid = group(d, "mid", centre)
+        self.sn_mid = neurons_of(c, d, "mid", centre)
         self.up = matrix(d, c.hidden, d**-0.5)  # [d, f]
-        self.sn_hidden = group(c.hidden, "hidden")
+        self.sn_hidden = neurons_of(c, c.hidden, "hidden")
         self.down = ResidualWriter(c.hidden, d, c.level_hidden, fraction, c.weight_bits, 0.5 * c.hidden**-0.5)
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:  # [B, T, d] -> [B, H, T, d/H]

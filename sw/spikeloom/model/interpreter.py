@@ -205,8 +205,7 @@ class Interpreter:
         if ("table", index) not in self._decoded:
             base, step, _ = self._parameters(c)
             levels = np.concatenate([np.full(part.stop - part.start, level) for part, level in parts])
-            # Queries and keys, of one level, are 0 or 1 whatever values are.
-            lows = np.where(levels > 1, lowest_level(levels), 0) if c["neuron"] == Neuron.SIGNED_NI_LIF else np.zeros_like(levels)
+            lows = lowest_level(levels) if c["neuron"] == Neuron.SIGNED_NI_LIF else np.zeros_like(levels)
             self._decoded["table", index] = threshold_table(base, step, levels, lows), lows.astype(np.float32)
         return fire(acc, *self._decoded["table", index])
 

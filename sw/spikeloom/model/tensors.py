@@ -11,33 +11,31 @@ def neuron_levels(config: ModelConfig) -> dict[str, np.ndarray]:
     Queries and keys are binary (ternary) whatever the levels, and so are spikes that make up the residual stream:
     those of `embed`, `layerI.out` and `layerI.down` where the config has them.
     """
-    d, f = config.width, config.hidden
-    _, add_out, _, add_down = RESIDUALS[config.residual]
-    table = {"embed": np.ones(d, np.int64)} if config.embedding == "spikes" else {}
-    for layer in range(config.layers):
-        at = f"layer{layer}"
-        table[f"{at}.in"] = np.full(d, config.level("in"))
-        table[f"{at}.qkv"] = np.repeat([1, 1, config.level("v")], d)
-        table[f"{at}.attn"] = np.full(d, config.level("attn"))
-        if add_out:
-            table[f"{at}.out"] = np.ones(d, np.int64)
-        table[f"{at}.mid"] = np.full(d, config.level("mid"))
-        table[f"{at}.up"] = np.full(f, config.level("hidden"))
-        if add_down:
-            table[f"{at}.down"] = np.ones(d, np.int64)
-    return {**table, "final": np.full(d, config.level("final"))}
+    return _of_neurons(config, config.level, 1)
 
 
 def neuron_lows(config: ModelConfig) -> dict[str, np.ndarray]:
     """Name -> smallest level of each channel, int [C], of NI-LIF neurons: 0, or less where a tensor is `signed`; T-LIF's -1 is not here."""
-    kinds = {"in": "in", "attn": "attn", "mid": "mid", "up": "hidden", "final": "final"}
-    table = {}
-    for name, levels in neuron_levels(config).items():
-        kind = name.split(".")[-1]
-        table[name] = np.full(len(levels), config.low(kinds[kind]) if kind in kinds else 0)
-        if kind == "qkv":
-            table[name][2 * config.width:] = config.low("v")
-    return table
+    return _of_neurons(config, config.low, 0)
+
+
+def _of_neurons(config, of, binary):
+    """`of` each tensor, and `binary` for queries, keys and spikes of the stream."""
+    d, f = config.width, config.hidden
+    _, add_out, _, add_down = RESIDUALS[config.residual]
+    table = {"embed": np.full(d, binary)} if config.embedding == "spikes" else {}
+    for layer in range(config.layers):
+        at = f"layer{layer}"
+        table[f"{at}.in"] = np.full(d, of("in"))
+        table[f"{at}.qkv"] = np.repeat([binary, binary, of("v")], d)
+        table[f"{at}.attn"] = np.full(d, of("attn"))
+        if add_out:
+            table[f"{at}.out"] = np.full(d, binary)
+        table[f"{at}.mid"] = np.full(d, of("mid"))
+        table[f"{at}.up"] = np.full(f, of("hidden"))
+        if add_down:
+            table[f"{at}.down"] = np.full(d, binary)
+    return {**table, "final": np.full(d, of("final"))}
 
 
 def input_lows(config: ModelConfig) -> dict[str, int]:

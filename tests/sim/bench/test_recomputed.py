@@ -74,7 +74,7 @@ def on_file():
 def test_the_figures_on_file_are_of_the_model_in_the_package(on_file):
     for key, record in on_file.items():
         if "model_sha256" in record.get("of", {}):
-            digest = hashlib.sha256((store.find(record["of"]["model"]) / "model.safetensors").read_bytes()).hexdigest()
+            digest = store.digest(store.find(record["of"]["model"]))
             assert record["of"]["model_sha256"] == digest, f"{key} is of another model: run: spikeloom bench --only {key}"
 
 
