@@ -34,7 +34,8 @@ TRIED = (
     ("The twin's predictions as half of the loss", "kept", "`stories-260k` from its first 11 M tokens on. With the "
      "old recipe plain cross-entropy in the last 11 M tokens took the development loss from 1.083 to 1.072 bits/byte"),
     ("The twin's predictions in a second run", "kept", "`shakespeare` with levels from 0, 8.2 M characters more, half of the loss: "
-     "from 1.624 to 1.570 nats; of both signs, 7.0 M more: from 1.566 to 1.521; not told apart from what the characters alone would have gained"),
+     "from 1.624 to 1.570 nats; of both signs, 7.0 M more: from 1.566 to 1.521; not told apart from what the characters alone would have "
+     "gained"),
     ("D = 8 in place of 4", "kept", "finer rounding of the same function: 2.335 in place of 2.428 nats at once in mid-training, 57% of "
      "the rows in place of 44%"),
     ("A price on synaptic operations", "kept", "with the old recipe 0.25 nats in mid-training held the loss up, and the share crept "
