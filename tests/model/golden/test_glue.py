@@ -11,8 +11,10 @@ from spikeloom.model.tokenizer import Tokenizer
 
 pytest.importorskip("tokenizers", reason="tokenizers: not installed")
 
-#: Kind and unkind by turns; neighbours have as many tokens, so that a batch (texts of one length) holds both classes.
-LINES = ("my love is good", "my love is mad", "the king and his heart are well", "the king and his heart are mad")
+#: Kind and unkind by turns, of as many tokens each, so that a batch (texts of one length) holds both classes; and plainly so, since
+#: the order of a processor's sums decides how few steps suffice for a single word.
+LINES = ("good good good my love is good", "mad mad mad my love is mad",
+         "the king and his well well well heart", "the king and his mad mad mad heart")
 
 
 @pytest.fixture
@@ -62,14 +64,14 @@ def test_scores_by_hand():
 
 
 def test_one_command_trains_and_measures(sets, tmp_path, monkeypatch):
-    """From the released encoder and its twin; a few steps at full rate tell the two kinds of line apart."""
+    """From the released encoder and its twin. A few steps at twice the rate tell the two kinds of line apart."""
     config = glue_report.config_of("SST-2")
-    config["training"] |= {"warmup_steps": 2, "learning_rate": 0.006}
+    config["training"] |= {"warmup_steps": 2, "learning_rate": 0.004}
     monkeypatch.setattr(glue_report, "config_of", lambda task: config)
-    found = glue_report.measure("SST-2", tmp_path / "runs", glue_report.INIT, None, 30)
+    found = glue_report.measure("SST-2", tmp_path / "runs", glue_report.INIT, None, 40)
     assert found["examples"] == 20 and found["majority"]["accuracy"] == 0.5 and found["training_examples"] == 80
-    assert all(found[form]["accuracy"] > 0.7 for form in ("integer", "golden", "softmax_twin")), found
-    assert found["steps"] == 30 and found["saturations"] == 0 and found["texts_cut"] == 0
+    assert all(found[form]["accuracy"] > 0.9 for form in ("integer", "golden", "softmax_twin")), found
+    assert found["steps"] == 40 and found["saturations"] == 0 and found["texts_cut"] == 0
 
 
 def test_a_missing_folder_is_named(monkeypatch):
