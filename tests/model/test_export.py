@@ -36,9 +36,25 @@ def settled_model(config: ModelConfig, seed: int) -> FloatModel:
                                      {"rank_shifts": (0, 0, 0, 0)}, {"signed": ("in", "v", "attn", "mid", "final")}])
 def test_integers_compute_what_the_float_model_does(changes, seed):
     """Same logits up to float rounding at thresholds: nearly all equal, the loss within 0.005 nats per token."""
-    config = replace(TINY, **changes)
-    model = settled_model(config, seed)
-    stored = to_stored(model)
+    compare(settled_model(replace(TINY, **changes), seed))
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_integers_have_the_scales_that_are_held(bits, seed):
+    """The same after weights have moved under their scales, some of them beyond the largest integer."""
+    model = settled_model(replace(TINY, weight_bits=bits), seed)
+    model.hold_scales()
+    shifts = to_stored(model).tensors["layer1.down.shift"]
+    with torch.no_grad():
+        for weight in (p for name, p in model.named_parameters() if p.ndim == 2 and name != "embed"):
+            weight.mul_(1.5)
+    compare(model)
+    assert np.array_equal(to_stored(model).tensors["layer1.down.shift"], shifts)
+
+
+def compare(model: FloatModel) -> None:
+    """Float form against exported integers, on random tokens."""
+    config, stored = model.config, to_stored(model)
     tokens = torch.randint(config.vocabulary, (12, config.context))
     integer = IntegerSequences(stored.tensors, stored.config)
     got = integer(tokens) / stored.logit_scale

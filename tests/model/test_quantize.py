@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spikeloom.model.quantize import LARGEST, fake_quantise, round_to, scale_of, to_integers
+from spikeloom.model.quantize import LARGEST, Quantiser, fake_quantise, round_to, scale_of, to_integers
 
 KINDS = ("channel", "power", "common", "power_common")
 
@@ -64,3 +64,25 @@ def test_exponent_is_bounded():
     weight = torch.full((3, 2), 100.0)
     assert scale_of(weight, 8, "power", -3).tolist() == [[0.125, 0.125]]
     assert to_integers(weight, torch.tensor(0.125), 8).max() == 127
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_a_held_scale_stays(bits, kind, seed):
+    """Free, it follows the weight; held, it stays, and so it does in a file. A file of before holds none."""
+    torch.manual_seed(seed)
+    weight, quantise = torch.randn(24, 10), Quantiser(10, bits, kind)
+    before = {"held": quantise.held.clone()}
+    assert torch.equal(quantise(weight), fake_quantise(weight, bits, kind))
+    assert torch.equal(quantise.scale(4 * weight), 4 * scale_of(weight, bits, kind))
+    quantise.hold(weight)
+    quantise.hold(4 * weight)
+    assert torch.equal(quantise.scale(4 * weight), scale_of(weight, bits, kind))
+    assert torch.equal(quantise(4 * weight), quantise.integers(4 * weight) * scale_of(weight, bits, kind))
+    assert quantise.integers(4 * weight).abs().max() == LARGEST[bits]
+    again = Quantiser(10, bits, kind)
+    again.load_state_dict(quantise.state_dict())
+    assert torch.equal(again.scale(4 * weight), quantise.scale(weight))
+    for old in (before, {}):
+        again.load_state_dict(old)
+        assert torch.equal(again.scale(4 * weight), scale_of(4 * weight, bits, kind))

@@ -2,11 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from spikeloom.arch.config import ModelConfig
-from spikeloom.model import corpus, evaluate, export
+from spikeloom.model import corpus, evaluate, export, reference, store
 from spikeloom.model.float_model import FloatModel, FloatOptions
 from spikeloom.model.muon import Muon
 from spikeloom.model.softmax_twin import SoftmaxTwin, spiking_parameters
@@ -62,6 +63,22 @@ def test_a_run_starts_from_a_finished_one(run, tmp_path):
             torch.testing.assert_close(after["model"][name], value, rtol=0, atol=0)
     with pytest.raises(ValueError, match="holds a spiking model"):
         train(CONFIG, run=tmp_path / "twin", kind="softmax", start=run, steps=1, split=SPLIT, compiled=False, quiet=True)
+
+
+def test_scales_are_held_and_kept(run, tmp_path):
+    """From the progress that is given on, in checkpoint, reference file and integers; before, every weight has its newest scale."""
+    config = CONFIG | {"model": CONFIG["model"] | {"weight_bits": 4}, "training": CONFIG["training"] | {"hold_scales_from": 0.5}}
+    train(config, run=tmp_path / "run", start=run, steps=2, split=SPLIT, compiled=False, quiet=True)
+    held = [value for name, value in reference.state_of(tmp_path / "run")["model"].items() if name.endswith(".held")]
+    assert len(held) == 1 + 4 * 2 and all(value.all() for value in held)
+    reference.save(tmp_path / "run", tmp_path / "float.safetensors")
+    model = reference.load(tmp_path / "float.safetensors")[0]
+    assert torch.equal(model.quantise_head.scale(2 * model.head), model.quantise_head.held)
+    export.export_run(tmp_path / "run", tmp_path / "tiny")
+    stored = store.load(tmp_path / "tiny")
+    assert np.array_equal(stored.tensors["head.weight"], model.quantise_head.integers(model.head).numpy())
+    train(config, run=tmp_path / "free", start=run, steps=1, split=SPLIT, compiled=False, quiet=True)
+    assert not any(value.any() for name, value in reference.state_of(tmp_path / "free")["model"].items() if name.endswith(".held"))
 
 
 def test_a_budget_is_demanded(tmp_path):

@@ -22,7 +22,7 @@ from spikeloom.arch.config import THRESHOLD_FRACTION
 from . import reference, store
 from .float_model import FloatModel, ResidualWriter
 from .neurons import Neurons
-from .quantize import scale_of, to_integers
+from .quantize import Quantiser, to_integers
 
 STEP_MAX = (1 << 24) - 1
 INT32 = np.iinfo(np.int32)
@@ -42,17 +42,16 @@ def thresholds(neurons: Neurons, unit: torch.Tensor | float) -> tuple[np.ndarray
 def writer_integers(writer: ResidualWriter) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """weight int8 [in, out], bias int32 [out], shift uint8 [out] of a residual writer."""
     scale = writer.scale().double()
-    weight = to_integers(writer.weight.detach(), scale.float(), writer.bits)
+    weight = writer.quantise.integers(writer.weight)
     unit = scale * writer.unit
     bias = torch.floor(writer.bias.detach().double() / unit + 0.5)
     shift = torch.round(-torch.log2(unit) - writer.fraction)
     return weight.numpy().astype(np.int8), bias.numpy().astype(np.int32), shift.numpy().astype(np.uint8)
 
 
-def channel_integers(weight: torch.Tensor, bits: int) -> tuple[np.ndarray, torch.Tensor]:
+def channel_integers(weight: torch.Tensor, quantise: Quantiser) -> tuple[np.ndarray, torch.Tensor]:
     """weight int8 [in, out] and its scale per output channel, float64 [out]."""
-    scale = scale_of(weight.detach(), bits, "channel")
-    return to_integers(weight.detach(), scale, bits).numpy().astype(np.int8), scale[0].double()
+    return quantise.integers(weight).numpy().astype(np.int8), quantise.scale(weight)[0].double()
 
 
 @torch.no_grad()
@@ -69,20 +68,19 @@ def to_stored(model: FloatModel, tokenizer_json: str | None = None) -> store.Sto
     for index, block in enumerate(model.blocks):
         at = f"layer{index}."
         arrays[at + "in.base"], arrays[at + "in.step"] = thresholds(block.sn_in, residual_unit)
-        arrays[at + "qkv.weight"], scale = channel_integers(block.qkv, c.weight_bits)
+        arrays[at + "qkv.weight"], scale = channel_integers(block.qkv, block.quantise_qkv)
         arrays[at + "qkv.base"], arrays[at + "qkv.step"] = thresholds(block.sn_qkv, scale * block.sn_in.unit[0])
         gathered = block.sn_qkv.unit[-1].item() * 2.0 ** -max(c.rank_shifts) / rank_total
         arrays[at + "attn.base"], arrays[at + "attn.step"] = thresholds(block.sn_attn, gathered)
         arrays[at + "mid.base"], arrays[at + "mid.step"] = thresholds(block.sn_mid, residual_unit)
-        arrays[at + "up.weight"], scale = channel_integers(block.up, c.weight_bits)
+        arrays[at + "up.weight"], scale = channel_integers(block.up, block.quantise_up)
         arrays[at + "up.base"], arrays[at + "up.step"] = thresholds(block.sn_hidden, scale * block.sn_mid.unit[0])
         for name, writer in (("out", block.out), ("down", block.down)):
             weight, bias, shift = writer_integers(writer)
             arrays.update({f"{at}{name}.weight": weight, f"{at}{name}.bias": bias, f"{at}{name}.shift": shift})
     arrays["final.base"], arrays["final.step"] = thresholds(model.sn_final, residual_unit)
-    scale = scale_of(model.head, c.weight_bits, "common")
-    unit = scale.item() * model.sn_final.unit[0].item()
-    arrays["head.weight"] = to_integers(model.head, scale, c.weight_bits).numpy().astype(np.int8)
+    unit = model.quantise_head.scale(model.head).item() * model.sn_final.unit[0].item()
+    arrays["head.weight"] = model.quantise_head.integers(model.head).numpy().astype(np.int8)
     arrays["head.bias"] = np.floor(model.head_bias.double().numpy() / unit + 0.5).astype(np.int32)
     return store.StoredModel(config, arrays, 1 / unit, tokenizer_json)
 

@@ -25,7 +25,7 @@ from spikeloom.arch.config import ModelConfig
 from . import fast_attention
 from .attention import AnnealedWinners, distance_penalty, recency_penalty
 from .neurons import Neurons, unit_of
-from .quantize import fake_quantise, round_to, scale_of, straight_through, to_integers
+from .quantize import Quantiser, round_to, scale_of, straight_through, to_integers
 
 
 def matrix(rows: int, columns: int, deviation: float) -> nn.Parameter:
@@ -83,16 +83,17 @@ class ResidualWriter(nn.Module):
         super().__init__()
         self.weight = matrix(rows, columns, deviation)  # [in, out]
         self.bias = nn.Parameter(torch.zeros(columns))  # [out]
-        self.bits, self.fraction, self.unit = bits, fraction, unit_of(level)
+        self.fraction, self.unit = fraction, unit_of(level)
         # A right shift needs scale * unit <= 2^-f.
-        self.largest_exponent = -fraction - round(torch.log2(torch.tensor(self.unit)).item())
+        largest_exponent = -fraction - round(torch.log2(torch.tensor(self.unit)).item())
+        self.quantise = Quantiser(columns, bits, "power", largest_exponent)
 
     def scale(self) -> torch.Tensor:
         """Power of two per channel [out]."""
-        return scale_of(self.weight, self.bits, "power", self.largest_exponent)[0]
+        return self.quantise.scale(self.weight)[0]
 
     def forward(self, spikes: torch.Tensor) -> torch.Tensor:
-        weight = fake_quantise(self.weight, self.bits, "power", self.largest_exponent)
+        weight = self.quantise(self.weight)
         bias = round_to(self.bias, self.scale() * self.unit)
         return round_to((spikes @ weight).float() + bias, 2.0**-self.fraction)
 
@@ -104,10 +105,11 @@ class Block(nn.Module):
         super().__init__()
         c, d, centre, values = config, config.width, options.centre, options.centre_values
         self.ranked = options.ranked
-        self.heads, self.rank_shifts, self.overlap, self.bits = c.heads, list(c.rank_shifts), c.overlap, c.weight_bits
+        self.heads, self.rank_shifts, self.overlap = c.heads, list(c.rank_shifts), c.overlap
         self.fast = kernel and fast_attention.available(c.head_width)
         self.sn_in = neurons_of(c, d, "in", centre)
         self.qkv = matrix(d, 3 * d, d**-0.5)  # [d, 3d]
+        self.quantise_qkv = Quantiser(3 * d, c.weight_bits, "channel")
         self.sn_qkv = Neurons((2 * d, d), (1, c.level_v), centre=(0.0, values), lows=(0, c.low("v")))
         factor = 1.0 if options.temperature is None else options.temperature
         self.log_temperature = nn.Parameter(torch.full((c.heads,), math.log(factor)), requires_grad=options.temperature is None)  # [H]
@@ -115,6 +117,7 @@ class Block(nn.Module):
         self.out = ResidualWriter(d, d, c.level_attn, fraction, c.weight_bits, 0.5 * d**-0.5)
         self.sn_mid = neurons_of(c, d, "mid", centre)
         self.up = matrix(d, c.hidden, d**-0.5)  # [d, f]
+        self.quantise_up = Quantiser(c.hidden, c.weight_bits, "channel")
         self.sn_hidden = neurons_of(c, c.hidden, "hidden")
         self.down = ResidualWriter(c.hidden, d, c.level_hidden, fraction, c.weight_bits, 0.5 * c.hidden**-0.5)
 
@@ -133,11 +136,11 @@ class Block(nn.Module):
     def forward(self, x, penalty, hardness):
         """Stream [B, T, d] -> (stream [B, T, d], synaptic operations per token, a scalar)."""
         before = self.sn_in(x)  # [B, T, d]
-        spikes = self.sn_qkv(before @ fake_quantise(self.qkv, self.bits, "channel"))  # [B, T, 3d]
+        spikes = self.sn_qkv(before @ self.quantise_qkv(self.qkv))  # [B, T, 3d]
         attended = self.sn_attn(self._attend(spikes, penalty, hardness))  # [B, T, d]
         x = x + self.out(attended)
         middle = self.sn_mid(x)  # [B, T, d]
-        hidden = self.sn_hidden(middle @ fake_quantise(self.up, self.bits, "channel"))  # [B, T, f]
+        hidden = self.sn_hidden(middle @ self.quantise_up(self.up))  # [B, T, f]
         d, f = self.qkv.shape[0], self.up.shape[1]
         operations = (events(before, self.sn_in) * 3 * d + events(attended, self.sn_attn) * d
                       + events(middle, self.sn_mid) * f + events(hidden, self.sn_hidden) * d)
@@ -161,6 +164,7 @@ class FloatModel(nn.Module):
         final = options.centre if options.centre_final is None else options.centre_final
         self.sn_final = neurons_of(c, c.width, "final", final)
         self.head = matrix(c.width, c.vocabulary, 0.5 * options.head_gain * c.width**-0.5)  # [d, V]
+        self.quantise_head = Quantiser(c.vocabulary, c.weight_bits, "common")
         self.head_bias = nn.Parameter(torch.zeros(c.vocabulary))  # [V]
         #: Parameters that learn faster than the rest, by this factor (`train.build_optimisers`).
         self.rates = {"head": options.head_gain, "head_bias": options.head_gain}
@@ -182,6 +186,15 @@ class FloatModel(nn.Module):
         """Train on running statistics from here on, so that training form and evaluation form are one."""
         for group in self.neurons().values():
             group.frozen = frozen
+
+    def hold_scales(self) -> None:
+        """Keep every weight's scale as it is now (`Quantiser`); the embedding's, one for all, goes on as before."""
+        self.quantise_head.hold(self.head)
+        for block in self.blocks:
+            block.quantise_qkv.hold(block.qkv)
+            block.quantise_up.hold(block.up)
+            block.out.quantise.hold(block.out.weight)
+            block.down.quantise.hold(block.down.weight)
 
     def compile_blocks(self) -> None:
         """Compile the layers (they share one graph); worth it for runs of more than a few minutes."""
@@ -217,7 +230,5 @@ class FloatModel(nn.Module):
         return final
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        scale = scale_of(self.head, self.config.weight_bits, "common")
-        weight = fake_quantise(self.head, self.config.weight_bits, "common")
-        bias = round_to(self.head_bias, scale[0] * self.sn_final.unit[0])
-        return self.features(tokens) @ weight + bias
+        bias = round_to(self.head_bias, self.quantise_head.scale(self.head)[0] * self.sn_final.unit[0])
+        return self.features(tokens) @ self.quantise_head(self.head) + bias

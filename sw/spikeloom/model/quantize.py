@@ -10,9 +10,12 @@ magnitude as in arXiv 2402.17764). The scale is
 
 With 8 bits nothing clips. With 4 bits the scale is the one of a few that leaves the least squared error, since clipping a large weight
 costs less there than rounding all others coarsely.
+
+A scale that is chosen anew at every step jumps when another one errs less, and the whole column with it; `Quantiser.hold` ends that.
 """
 
 import torch
+from torch import nn
 
 LARGEST = {8: 127, 4: 7, 2: 1}
 #: Scales tried for 4 bits, as shares of the one that clips nothing.
@@ -71,6 +74,46 @@ def fake_quantise(weight: torch.Tensor, bits: int, kind: str, largest_exponent: 
     """The weight as the device sees it; the gradient passes straight through."""
     scale = scale_of(weight, bits, kind, largest_exponent)
     return straight_through(to_integers(weight.detach(), scale, bits) * scale, weight)
+
+
+class Quantiser(nn.Module):
+    """Weight float [in, out] as the device sees it; its scale is chosen anew at every step until it is held.
+
+    Parameters
+    ----------
+    columns : outputs
+    bits, kind, largest_exponent : as for `scale_of`
+    """
+
+    def __init__(self, columns: int, bits: int, kind: str, largest_exponent: int | None = None):
+        super().__init__()
+        self.bits, self.kind, self.largest_exponent, self.holding = bits, kind, largest_exponent, False
+        #: The held scale; zeros as long as none is.
+        self.register_buffer("held", torch.zeros(1, columns if kind in ("channel", "power") else 1))
+
+    def scale(self, weight: torch.Tensor) -> torch.Tensor:
+        """Value of one integer unit: [1, out] or [1, 1], as `scale_of`."""
+        return self.held if self.holding else scale_of(weight, self.bits, self.kind, self.largest_exponent)
+
+    def integers(self, weight: torch.Tensor) -> torch.Tensor:
+        """The integers [in, out] (as floats) that the device stores."""
+        return to_integers(weight.detach(), self.scale(weight), self.bits)
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        scale = self.scale(weight)
+        return straight_through(to_integers(weight.detach(), scale, self.bits) * scale, weight)
+
+    def hold(self, weight: torch.Tensor) -> None:
+        """Keep the scale that the weight has now; one that is held already stays."""
+        if not self.holding:
+            self.held.copy_(self.scale(weight))
+            self.holding = True
+
+    def _load_from_state_dict(self, state_dict, prefix, *rest):
+        # Models of before scales could be held have none.
+        state_dict.setdefault(prefix + "held", torch.zeros_like(self.held))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        self.holding = bool(self.held.all())
 
 
 def round_to(value: torch.Tensor, unit) -> torch.Tensor:

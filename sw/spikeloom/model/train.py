@@ -4,8 +4,8 @@
 
 Every schedule follows one number, the progress in 0..1 (the larger of elapsed / minutes and step / steps): learning
 rate (warm-up, then cosine), hardness of the attention (0 to 1 until `anneal_until`), context (short, then full from
-`long_from`), norm statistics (frozen from `freeze_from`). A run folder holds `checkpoint.pt`, `log.csv`,
-`tokenizer.json` and `config.json`; starting again in the same folder resumes. A SIGTERM
+`long_from`), norm statistics (frozen from `freeze_from`), scales of weights (held from `hold_scales_from`, where it is given). A run
+folder holds `checkpoint.pt`, `log.csv`, `tokenizer.json` and `config.json`; starting again in the same folder resumes. A SIGTERM
 ends the run after the step, with a checkpoint.
 
 `--start SOURCE` begins a new run with the weights of a finished one (its folder, or the `float.safetensors` beside a released
@@ -220,6 +220,8 @@ class Run:
         if self.kind == "spiking":
             self.model.hardness.fill_(hardness)
             self.model.freeze_norms(self.progress >= settings["freeze_from"])
+            if self.progress >= settings.get("hold_scales_from", math.inf):
+                self.model.hold_scales()
             # The twin's learned positions need the full context from the start; this model knows distances only.
             if self.progress < settings["long_from"]:
                 context = min(settings["short_context"], longest)
