@@ -159,6 +159,8 @@ VARIANTS = (
     Variant("t4", "levels", "LIF (soft reset), T = 4, D = 1 (golden model)", golden=_LIF,
             model={"neuron": "lif_soft", "steps": 4, "leak": 1, **levels(1)}),
     Variant("int4", "precision", "int4 weights", model={"weight_bits": 4}),
+    Variant("int4-held", "precision", "int4 weights, scales held from 50%", model={"weight_bits": 4}, training={"hold_scales_from": 0.5},
+            seeds=(0, 1, 2)),
     Variant("ternary", "precision", "ternary weights", model={"weight_bits": 2}),
     Variant("residual-6", "precision", "residual stream in steps of 2^-6 in place of 2^-9", fraction=6),
     Variant("residual-3", "precision", "residual stream in steps of 2^-3", fraction=3),

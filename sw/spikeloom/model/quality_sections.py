@@ -1,6 +1,7 @@
 """Sections of `docs/quality.md` beside the ablations: goals, precision of the released models, suites."""
 
 import json
+import statistics
 from pathlib import Path
 
 from .quality_notes import GOALS, REASONS
@@ -17,6 +18,19 @@ def suite(folder: Path, name: str) -> dict:
             for model, held in found.items()}
 
 
+def four_bits_less_eight(document: dict) -> list[tuple[str, float]]:
+    """Per data set of the ablations, what four bits cost where they were trained from the start: mean over the seeds that both have."""
+    losses = {(row["data"], row["variant"]): {run["seed"]: run["integer"]["nats_per_token"] for run in row["runs"]}
+              for row in document["ablations"] if row["variant"] in ("base", "int4-held")}
+    found = []
+    for (data, variant), four in losses.items():
+        eight = losses.get((data, "base"), {})
+        if variant == "int4-held" and four.keys() & eight.keys():
+            cost = statistics.mean(four[seed] - eight[seed] for seed in four.keys() & eight.keys())
+            found.append((document["data"][data]["name"], round(cost, 5)))
+    return found
+
+
 def goals(document: dict) -> list[dict]:
     """Every goal with its figure, whether it is met, and where it is not, why and what would close it."""
     measured = [("gap", row["model"] if "from" in row else f"{row['dataset']}, small", row["gap_nats"]) for row in document["headline"]]
@@ -25,6 +39,7 @@ def goals(document: dict) -> list[dict]:
     measured += [("integer", model, figure) for model, figure in document["integer_less_float_nats"].items()]
     for model, held in document["precision"].items():
         measured += [("int4", f"{model}, {name}", value) for name, value in held["int4_less_int8_nats"].items()]
+    measured += [("int4", f"{dataset}, small, trained on from the start", cost) for dataset, cost in four_bits_less_eight(document)]
     rows = []
     for name, what, figure in measured:
         goal, limit = GOALS[name]
