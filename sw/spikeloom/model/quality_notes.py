@@ -16,7 +16,7 @@ REASONS = {
     "gap": "Integers equal the float form, so arithmetic is not the cause. A twin's rate is too slow for the spiking model, and a head as "
            "slow as the rest drove the last neurons into their bounds: the recipe ends both, and on stories leaves a third of the gap. On "
            "Shakespeare the twin gains as much from its own best rate. Levels of both signs (`signed`) leave a third of what was left on "
-           "stories and less than half in `shakespeare`, but bring little in a stories model that is trained, and they make half as many rows "
+           "stories and less than half in `shakespeare`, but bring little in a stories model that is trained, and make half as many rows "
            "again speak: the stories models, whose cycles and bytes are goals too, speak from 0 up. What is left in `stories-260k` is not "
            "rounding (levels eight times as fine give 0.03 nats at once), nor the sign (0.02), nor a bound (four times as high, nothing): "
            "queries and keys of 0 and 1 (`twin-binary`), and what training finds through such neurons.",
@@ -26,7 +26,7 @@ REASONS = {
     "int4": "A model trained with eight bits does not survive rounding to four: it has to be trained with four, as `stories-260k-int4` "
             "was (22 M tokens from the finished weights). Residual writers have scales that are powers of two, since a shift applies them, "
             "which costs up to one of the four bits; and scales were chosen anew at every step, so that the development loss jumped by up "
-            "to 0.15 nats. Held from half of the training on they cost a small model that is trained from the start a fifth to a third of "
+            "to 0.15 nats. Held from half of the training on they cost a small model that is trained from the start a quarter of "
             "that (`int4-held`, `int4`); this one is of before. What would close it: the same from the start, with int8's 88 M tokens.",
 }
 
