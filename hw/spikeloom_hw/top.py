@@ -25,7 +25,7 @@ from .control.reset_controller import ResetController
 from .control.row_scheduler import RowScheduler
 from .control.run_ahead import RunAhead
 from .control.sequencer import Sequencer
-from .datapath.attention_unit import QUERY, AttentionUnit
+from .datapath.attention_unit import AttentionUnit
 from .datapath.neuron_unit import RESIDENT, SPIKING, NeuronUnit, Source
 from .datapath.pick_unit import PickUnit
 from .datapath.spike_engine import SpikeEngine
@@ -185,7 +185,7 @@ class Top(wiring.Component):
             with m.Default():
                 m.d.comb += seq.unit_done.eq(self.neurons.done)
         saturated = Signal()
-        m.d.comb += saturated.eq((self.neurons.n_saturated != 0) & csr.mode_stop_on_saturation)
+        m.d.comb += saturated.eq(self.neurons.saturated & csr.mode_stop_on_saturation)
         faults = [
             (self.reader.bus_dead | self.writer.bus_dead, ErrorCode.BUS_DEAD, 0),
             (self.run_ahead.fault, ErrorCode.BAD_ADDRESS, self.run_ahead.fault_address),
@@ -304,9 +304,10 @@ class Top(wiring.Component):
         """The scan of an ATTEND begins while the LINEAR before it still makes keys and values."""
         c, seq, attention = self.command, self.sequencer, self.attention
         coming, ahead = fields_of(seq.next_command), Signal()
+        # A register, with which fields are chosen; the next command stays where it is while it is taken.
+        m.d.sync += ahead.eq((c.opcode == Opcode.LINEAR) & seq.next_valid & (coming.opcode == Opcode.ATTEND) & ~coming.head)
         m.d.comb += [
-            ahead.eq((c.opcode == Opcode.LINEAR) & seq.next_valid & (coming.opcode == Opcode.ATTEND) & ~coming.head),
-            attention.ahead.eq(ahead & attention.w_en & (attention.w_kind == QUERY) & (attention.w_group + 1 == c.attn_groups)),
+            attention.ahead.eq(ahead & self.neurons.query_end),
             attention.position.eq(seq.position), attention.last_position.eq(seq.last_position),
         ]
         for name in ("a_kv_base", "attention", "bidirectional", "head_level", "top_k", "overlap", "recency", "gather_shifts",

@@ -7,7 +7,7 @@ from amaranth.utils import exact_log2
 
 from spikeloom.arch.streamed_cycles import MAX_REQUEST_BEATS
 
-from ..lib.stream import Queue
+from ..lib.stream import Queue, SkidBuffer
 from .axi import MAX_BURST_BEATS, PAGE_BYTES, AxiSignature, Response, constant_fields, error_layout
 
 
@@ -123,19 +123,30 @@ class AxiReader(wiring.Component):
     def _issue(self, m, bursts) -> Signal:
         """Cut the request in work into bursts; returns whether there is one."""
         size = self.axi_signature.size
-        active, accept, issue, final, free = Signal(), Signal(), Signal(), Signal(), Signal()
+        active, accept, issue = Signal(), Signal(), Signal()
         address = Signal(self.axi_signature.address_width)
         remaining = Signal(range(MAX_REQUEST_BEATS + 1))
         unreserved = Signal(range(self.max_outstanding_beats + 1), init=self.max_outstanding_beats)
-        room, length = Signal(range(MAX_BURST_BEATS + 1)), Signal(range(MAX_BURST_BEATS + 1))
-        page_index = address[size:self._page_bits]
+        length, final = Signal(range(MAX_BURST_BEATS + 1)), Signal()
+        address_bits, left = address[size:self._page_bits], Signal.like(remaining)
+        follows, room = Signal(len(address_bits)), Signal(range(MAX_BURST_BEATS + 1))
 
+        # No way from the bus to whoever asks.
+        m.submodules.asked = asked = SkidBuffer(data.StructLayout({"address": len(address), "length": 4}))
+        # Length and end of a burst are registers: whoever asks waits on them, through `i_request.ready`.
+        page_bits = self.i_request.payload.address[size:self._page_bits]
         m.d.comb += [
-            room.eq(Mux(page_index[4:].all(), MAX_BURST_BEATS - page_index[:4], MAX_BURST_BEATS)),
-            final.eq(remaining <= room),
-            length.eq(Mux(final, remaining, room)),
-            free.eq(~self.m_axi.arvalid | self.m_axi.arready),
-            issue.eq(active & free & (unreserved >= length) & bursts.i.ready & ~self.drain & ~self.bus_dead),
+            follows.eq(Mux(accept, page_bits, address_bits + length)),
+            left.eq(Mux(accept, self.i_request.payload.beats, remaining - length)),
+            room.eq(Mux(follows[4:].all(), MAX_BURST_BEATS - follows[:4], MAX_BURST_BEATS)),
+        ]
+        with m.If(accept | issue):
+            m.d.sync += [remaining.eq(left), final.eq(left <= room), length.eq(Mux(left <= room, left, room))]
+        m.d.comb += [
+            asked.i.valid.eq(issue), asked.i.payload.address.eq(address), asked.i.payload.length.eq(length - 1),
+            self.m_axi.arvalid.eq(asked.o.valid), asked.o.ready.eq(self.m_axi.arready),
+            self.m_axi.araddr.eq(asked.o.payload.address), self.m_axi.arlen.eq(asked.o.payload.length),
+            issue.eq(active & asked.i.ready & (unreserved >= length) & bursts.i.ready & ~self.drain & ~self.bus_dead),
             self.i_request.ready.eq((~active | (issue & final)) & ~self.drain & ~self.bus_dead),
             accept.eq(self.i_request.valid & self.i_request.ready),
             bursts.i.valid.eq(issue),
@@ -143,20 +154,12 @@ class AxiReader(wiring.Component):
             bursts.i.payload.length.eq(length - 1),
             bursts.i.payload.final.eq(final),
         ]
-        with m.If(free):
-            m.d.sync += self.m_axi.arvalid.eq(issue)
         with m.If(issue):
-            m.d.sync += [
-                self.m_axi.araddr.eq(address),
-                self.m_axi.arlen.eq(length - 1),
-                address.eq(address + (length << size)),
-                remaining.eq(remaining - length),
-            ]
+            m.d.sync += address.eq(address + (length << size))
         with m.If(accept):
             m.d.sync += [
                 active.eq(self.i_request.payload.beats != 0),
                 address.eq(Cat(Const(0, size), self.i_request.payload.address[size:])),
-                remaining.eq(self.i_request.payload.beats),
             ]
         with m.Elif(self.drain | (issue & final)):
             m.d.sync += active.eq(0)

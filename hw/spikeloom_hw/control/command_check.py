@@ -57,14 +57,14 @@ class CommandCheck(wiring.Component):
 
     Latency
     -------
-    Two cycles.
+    One cycle.
 
     Reference
     ---------
     `arch.commands`, `spikeloom.model.command_check`.
     """
 
-    latency = 2
+    latency = 1
 
     def __init__(self, *, cfg: AcceleratorConfig):
         self.cfg = cfg
@@ -99,11 +99,11 @@ class CommandCheck(wiring.Component):
         load = Signal()
         m.d.sync += load.eq(c.opcode == Opcode.LOAD)
         with m.If(bad):
-            m.d.sync += self.code.eq(ErrorCode.BAD_PROGRAM)
+            m.d.comb += self.code.eq(ErrorCode.BAD_PROGRAM)
         with m.Elif(load & outside):
-            m.d.sync += self.code.eq(ErrorCode.BAD_ADDRESS)
+            m.d.comb += self.code.eq(ErrorCode.BAD_ADDRESS)
         with m.Else():
-            m.d.sync += self.code.eq(ErrorCode.NONE)
+            m.d.comb += self.code.eq(ErrorCode.NONE)
         return m
 
     def _build_shared(self, m, c):

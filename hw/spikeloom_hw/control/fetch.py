@@ -51,11 +51,14 @@ class Fetch(wiring.Component):
         m = Module()
         m.submodules.check = check = CommandCheck(cfg=self.cfg)
         age = Signal(range(self.latency + 1))
-        past_end = self.address >= self.cfg.program_words
+        past_end = Signal()
+        # Much follows from a command in the cycle that it is seen in, and a block RAM answers late.
+        held = Signal(COMMAND_BITS)
+        m.d.sync += [held.eq(self.i_data), past_end.eq(self.address >= self.cfg.program_words)]
         m.d.comb += [
-            check.command.eq(self.i_data), check.context.eq(self.context), check.image_bytes.eq(self.image_bytes),
+            check.command.eq(held), check.context.eq(self.context), check.image_bytes.eq(self.image_bytes),
             check.sweeping.eq(self.sweeping), check.slots.eq(self.slots),
-            self.valid.eq(age == self.latency - 1), self.command.eq(self.i_data), self.index.eq(self.address),
+            self.valid.eq(age == self.latency - 1), self.command.eq(held), self.index.eq(self.address),
             # Past the end of the memory there is nothing that could be a program.
             self.code.eq(Mux(past_end, ErrorCode.BAD_PROGRAM, check.code)),
         ]

@@ -87,13 +87,12 @@ class Recorder(wiring.Component):
         ring_index, beat = Signal(32), Signal(8)
         group_bytes = cfg.lanes * 4
         trace_bytes = Signal(32)
-        trace_room, dump_room = Signal(), Signal()
         m.d.comb += [
             trace_bytes.eq(self.trace_count << exact_log2(TRACE_RECORD.size)),
-            trace_room.eq(trace_bytes + TRACE_RECORD.size <= self.trace_bytes),
-            dump_room.eq(self.dump_count + group_bytes <= self.dump_bytes),
             self.idle.eq(~self.i_token.valid & ~traces.o.valid & ~self.i_dump.valid & ~self.i_trace.valid & ~kinds.o.valid),
         ]
+        trace_room = self._has_room(m, trace_bytes, self.trace_bytes, TRACE_RECORD.size)
+        dump_room = self._has_room(m, self.dump_count, self.dump_bytes, group_bytes)
         is_token = Signal()
         m.d.comb += [
             kinds.i.valid.eq(sent & out.last), kinds.i.payload.eq(is_token), kinds.o.ready.eq(self.answered),
@@ -142,6 +141,13 @@ class Recorder(wiring.Component):
             m.d.sync += [self.trace_count.eq(0), self.dump_count.eq(0), self.full.eq(0), ring_index.eq(0),
                          self.records.eq(0)]
         return m
+
+    @staticmethod
+    def _has_room(m, used, size, more):
+        """Whether so many bytes more fit into a region; its size is that of cycles ago, since the host sets it before a run."""
+        limit, any_room = Signal(32), Signal()
+        m.d.sync += [limit.eq(size - more), any_room.eq(size >= more)]
+        return any_room & (used <= limit)
 
     def _send_words(self, m, source, beat):
         """Send a source's payload a beat at a time."""

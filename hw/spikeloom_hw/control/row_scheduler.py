@@ -202,11 +202,11 @@ class RowScheduler(wiring.Component):
                 out.closes.eq(closes),
                 out.last.eq((marker | closes) & tile_end),
             ]
-            for names, column, there in zip((("row", "level"), ("row_b", "level_b")), self.columns, (event, event & self.both)):
-                row, level = self._look_up(m, column)
-                m.d.sync += [out[names[0]].eq(Mux(there, row, 0)), out[names[1]].eq(Mux(there, level, 0))]
+            for name, column, there in zip(("row", "row_b"), self.columns, (event, event & self.both)):
+                m.d.sync += out[name].eq(Mux(there, self._row(column), 0))
             if self.cfg.events == 2:
                 m.d.sync += out.both.eq(event & self.both)
+        self._build_levels(m, advance, event)
         with m.If(advance & (marker | closes | (event & ~by_tile))):
             m.d.sync += self.tile.eq(Mux(tile_end, 0, self.tile + 1))
         with m.If(self.start):
@@ -217,11 +217,18 @@ class RowScheduler(wiring.Component):
             with m.If(~self.embed):
                 m.d.sync += unwanted.eq(unwanted - self.wanted)
 
-    def _look_up(self, m, column):
-        """Row and level of a place in the scan word."""
-        row, level = Signal(16), Signal(self.cfg.level_bits)
-        m.d.comb += [
-            row.eq(Mux(self.embed, Mux(column[0], self.embed_row_b, self.embed_row_a), Cat(column, self.word))),
-            level.eq(Cat(plane.bit_select(column, 1) for plane in self.planes)),
-        ]
-        return row, level
+    def _row(self, column):
+        """Row of a place in the scan word."""
+        return Mux(self.embed, Mux(column[0], self.embed_row_b, self.embed_row_a), Cat(column, self.word))
+
+    def _build_levels(self, m, advance, event):
+        """Levels of the event at the output. They are looked up there: in the cycle before, its place is found late."""
+        cfg, out = self.cfg, self.o.payload
+        planes = [Signal(cfg.cols, name=f"shown_plane{bit}") for bit in range(cfg.level_bits)]
+        with m.If(advance):
+            m.d.sync += [shown.eq(plane) for shown, plane in zip(planes, self.planes, strict=True)]
+        for name, found, there in zip(("level", "level_b"), self.columns, (event, event & self.both)):
+            column, any_level = Signal(self._column_bits, name=f"shown_{name}"), Signal(name=f"shows_{name}")
+            with m.If(advance):
+                m.d.sync += [column.eq(found), any_level.eq(there)]
+            m.d.comb += out[name].eq(Mux(any_level, Cat(plane.bit_select(column, 1) for plane in planes), 0))

@@ -45,7 +45,7 @@ class RunAhead(wiring.Component):
 
     Latency
     -------
-    Two cycles from the first scan word's last write to `start`.
+    Two cycles from the first scan word's last write to `start`, one from an error to `fault`.
 
     Reference
     ---------
@@ -98,7 +98,8 @@ class RunAhead(wiring.Component):
         held, address = Signal(), Signal(40)
         with m.If(chosen & self.error_valid & ~held):
             m.d.sync += [held.eq(1), address.eq(self.error_address)]
-        m.d.comb += [
+        # Registers: a fault stops everything, and rows that fail are long before the end of their command.
+        m.d.sync += [
             self.fault.eq(~chosen & (held | self.error_valid)),
             self.fault_address.eq(Mux(held, address, self.error_address)),
         ]

@@ -43,7 +43,8 @@ class Sequencer(wiring.Component):
     command, command_index : Out
         The command being run.
     next_command, next_valid : Out
-        The command after it, once it is there, was found good and is not passed over.
+        The command after it, once it is there, was found good and is not passed over. It still stands for a cycle after it was
+        taken, but is not valid then.
     take : Out(1)
         In the next cycle it is the one being run.
     record_free : Out(1)

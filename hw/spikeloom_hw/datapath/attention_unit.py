@@ -307,15 +307,20 @@ class AttentionUnit(wiring.Component):
         self._taken, self._scan, self._row, self._walking = taken, scan, row, walking
 
     def _build_scores(self, m):
-        """Read a row of keys per cycle of a scan; without `ahead`, the first in the cycle of `start`."""
+        """Read a row of keys per cycle of a scan; without `ahead`, the first in the cycle of `start`.
+
+        Where the rows lie is counted: the fields that come with `start` go to the memory as they are.
+        """
         cache, score, tree, walk = self._cache, self._score, self._tree, self._walk
-        base = Mux(self._taken, self._base, self.a_kv_base)[self.bank_bits:]
+        first, following = self.a_kv_base[self.bank_bits:], Signal(len(cache.k_row))
         with m.If(~walk.hold):
             m.d.sync += [score.i_valid.eq(self._scan), score.i_row.eq(self._row)]
+        with m.If(self._take | self._scan):
+            m.d.sync += following.eq(cache.k_row + self._scan)
         m.d.comb += [
             score.hold.eq(walk.hold),
             cache.k_en.eq(self._scan),
-            cache.k_row.eq(base + self._row),
+            cache.k_row.eq(Mux(self._taken, following, first)),
             score.i_spoke.eq(cache.k_spoke),
             score.i_minus.eq(cache.k_minus),
             tree.i_valid.eq(score.o_valid),

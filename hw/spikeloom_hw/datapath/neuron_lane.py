@@ -93,7 +93,7 @@ class NeuronLane(wiring.Component):
         rest, spike, left = self._build_spike(m)
         word, clipped = self._build_word(m)
         self._build_result(m, spike, word, clipped)
-        adjust, drop = self._build_reset(m, spike, left)
+        adjust, drop = self._build_reset(m, left)
         self._build_membrane(m, rest, adjust, drop)
         return m
 
@@ -136,7 +136,7 @@ class NeuronLane(wiring.Component):
         ]
 
     def _build_spike(self, m):
-        """Second cycle: how many of the thresholds 0, step, 2 step, ... d reaches; returns (rest of d, registered; spike; left).
+        """Second cycle: how many of the thresholds 0, step, 2 step, ... d reaches; returns (rest of d, spike, left), the spike at once.
 
         Left is how many steps the rest still holds of the spike: the spike, less four where these are taken off. Below zero,
         with levels of both signs, it is ~d that is compared: it reaches 0, and each further threshold takes one from the spike.
@@ -147,32 +147,34 @@ class NeuronLane(wiring.Component):
             mirrored.eq(self.mode_2.both & ~self.total[-1]),
             upper.eq((self.level > 4) & Mux(mirrored, ~self.below[-1], self.aside[-1])),
             rest.eq(Mux(mirrored, Mux(upper, self.below, self.total), ~Mux(upper, self.aside, self.total))),
-            negative.eq(rest[-1]),
-            beyond.eq(rest[26:-1].any()),
+            # Of every candidate rather than of the one chosen: the choice is late.
+            negative.eq(Mux(mirrored, Mux(upper, self.below[-1], self.total[-1]), ~Mux(upper, self.aside[-1], self.total[-1]))),
+            beyond.eq(Mux(mirrored, Mux(upper, *(value[26:-1].any() for value in (self.below, self.total))),
+                          ~Mux(upper, *(value[26:-1].all() for value in (self.aside, self.total))))),
         ]
         reached = Signal(4)
         m.d.comb += reached.eq(Cat(self.total[-1] | mirrored, *(~negative & (beyond | (rest[:26] >= multiple))
                                                      for multiple in (self.step, self.step << 1, self.triple))))
-        # Reached thresholds are the lowest ones: a thermometer.
-        count, levels = Signal(3), Signal(4)
+        # Reached thresholds are the lowest ones: a thermometer, four places higher behind four steps, cut off at the largest level.
+        at_least, allowed, bounded = Signal(9), Signal(8), Signal(4)
         m.d.comb += [
-            count.eq(Cat((reached[0] & ~reached[1]) | (reached[2] & ~reached[3]), reached[1] & ~reached[3], reached[3])),
-            levels.eq(count + (upper << 2)),
+            allowed.eq(Cat(self.level > place for place in range(8))),
+            at_least.eq(Cat(reached | upper.replicate(4), reached & upper.replicate(4)) & allowed),
         ]
-        bounded, minus, spike, made = Signal(4), Signal(), Signal.like(self.o_spike), Signal.like(self.o_spike, name="made")
+        last_of = [at_least[place] & ~at_least[place + 1] for place in range(8)]
+        m.d.comb += bounded.eq(Cat(Cat(last for count, last in enumerate(last_of, 1) if count >> bit & 1).any() for bit in range(4)))
+        minus, spike, made = Signal(), Signal.like(self.o_spike), Signal.like(self.o_spike, name="made")
         with m.If(self.mode_2.spiking):
             with m.Switch(bounded):  # a table rather than an adder
                 for value in range(1, 9):
                     with m.Case(value):
                         m.d.comb += made.eq(Mux(mirrored, 1 - value, value))
         m.d.comb += [
-            bounded.eq(Mux(levels > self.level, self.level, levels)),
             minus.eq(self.mode_2.spiking & self.mode_2.ternary & ~self.aside[-1]),
             spike.eq(Mux(minus, Mux(bounded[0], 0, -1), made)),
         ]
         rest_1, left = Signal(MEMBRANE_WIDTH), Signal(3)
-        m.d.comb += left.eq(Cat(bounded[:2], bounded[2] ^ upper))
-        m.d.sync += [rest_1.eq(rest), self.o_spike.eq(spike)]
+        m.d.sync += [rest_1.eq(rest), self.o_spike.eq(spike), left.eq(Cat(bounded[:2], bounded[2] ^ upper))]
         return rest_1, spike, left
 
     def _build_word(self, m):
@@ -216,12 +218,12 @@ class NeuronLane(wiring.Component):
             m.d.sync += [self.o_result.eq(word), self.o_clipped.eq(clipped)]
         m.d.comb += self.o_word.eq(Mux(mode.spiking & ~self.mode_4.add, pushed, self.o_result))
 
-    def _build_reset(self, m, spike, left):
-        """Third cycle: what makes the potential after the reset of the rest, and what comes off after the leak; chosen in the second.
+    def _build_reset(self, m, left):
+        """Third cycle: what makes the potential after the reset of the rest, and what comes off after the leak.
 
         The potential before the reset lies one step above d (I_LIF: half a step).
         """
-        mode = self.mode_2
+        mode, spike = self.mode_3, self.o_spike
         silent, steps = Signal(), Signal(3)
         m.d.comb += silent.eq(spike == 0)
         with m.If(mode.half):
@@ -230,23 +232,18 @@ class NeuronLane(wiring.Component):
             m.d.comb += steps.eq(2)
         with m.Elif(silent | mode.subtract):
             m.d.comb += steps.eq(1)
-        step, triple, half, drop = Signal(24), Signal(26), Signal(23), Signal(24)
-        choice, away, drops = Signal(2), Signal(), Signal()
-        m.d.sync += [step.eq(self.step), triple.eq(self.triple), half.eq(self.step >> 1), choice.eq(steps - 1), away.eq(mode.half),
-                     drops.eq(mode.subtract & ~silent)]
-        with m.If(steps == 0):
-            m.d.sync += [step.eq(0), triple.eq(0)]
-        with m.If(~mode.half):
-            m.d.sync += half.eq(0)
-        multiple, adjust = Signal(26), Signal(29)
-        with m.Switch(choice):
-            for number, steps_of_choice in enumerate((step, step << 1, triple, step << 2)):
+        step, triple = Signal(24), Signal(26)
+        m.d.sync += [step.eq(self.step), triple.eq(self.triple)]
+        multiple, adjust, drop = Signal(26), Signal(29), Signal(24)
+        with m.Switch(steps):
+            for number, multiple_of_step in enumerate((step, step << 1, triple, step << 2), 1):
                 with m.Case(number):
-                    m.d.comb += multiple.eq(steps_of_choice)
+                    m.d.comb += multiple.eq(multiple_of_step)
         # One adder: a place below the lowest completes the negation.
+        away = mode.half
         m.d.comb += [
-            adjust.eq(Cat(Const(1, 1), half) + Cat(away, Cat(multiple, Const(0, 2)) ^ away.replicate(28))),
-            drop.eq(Mux(drops, step, 0)),
+            adjust.eq(Cat(Const(1, 1), Mux(away, step >> 1, 0)) + Cat(away, Cat(multiple, Const(0, 2)) ^ away.replicate(28))),
+            drop.eq(Mux(mode.subtract & ~silent, step, 0)),
         ]
         return adjust[1:].as_signed(), drop
 

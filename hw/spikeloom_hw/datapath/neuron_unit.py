@@ -41,10 +41,11 @@ def result_layout(cfg: AcceleratorConfig) -> data.StructLayout:
     acc_width.
 
     `levels` are its spikes as they are stored, for group `group` of spike buffer `dst` where `to_spikes`; `words` are for
-    group `home` of the residual store where `to_residual`.
+    group `home` of the residual store where `to_residual`. Of Q|K|V it is group `part_group` of `part`.
     """
     return data.StructLayout({
-        "first": 1, "sink": Sink, "to_spikes": 1, "dst": 2, "group": 16, "part": 2, "part_group": 10, "levels": cfg.lanes * cfg.level_bits,
+        "first": 1, "sink": Sink, "to_spikes": 1, "dst": 2, "group": 16, "levels": cfg.lanes * cfg.level_bits,
+        "part": 2, "part_group": 10,
         "to_residual": 1, "home": 16, "words": cfg.lanes * RESIDUAL_WIDTH, "values": cfg.lanes * cfg.acc_width,
     })
 
@@ -53,8 +54,8 @@ class NeuronUnit(wiring.Component):
     """Runs one pass over groups of channels: neurons, rounded residual adds, logits, embeddings.
 
     Holds no addresses beyond group numbers and no state between passes: membranes are outside. A pass over SUMS follows the
-    tiles that the spike engine reports as drained; the other sources run at one group per cycle. A group that a pass reads
-    must not be one that it has written.
+    tiles that the spike engine reports as drained, which come in order from the first on; the other sources run at one group per
+    cycle. A group that a pass reads must not be one that it has written.
 
     A pass over the residual store may be chained to one that writes it: it then begins by itself as soon as it reads what was
     written, while results of the first pass are still inside, membranes among them: the two passes must not share any.
@@ -90,10 +91,12 @@ class NeuronUnit(wiring.Component):
         Membranes written.
     o_valid, o : Out(1), Out(result_layout)
         Results, in group order; always taken.
+    query_end : Out(1)
+        With the result that completes the query of Q|K|V.
     done : Out(1)
         With the last result of a pass, one cycle. The last membranes follow within two cycles.
-    n_spikes, n_fired, n_saturated : Out
-        Absolute levels and neurons that fired, residual words clipped: in this cycle, over the lanes.
+    n_spikes, n_fired, n_saturated, saturated : Out
+        Absolute levels and neurons that fired, residual words clipped: in this cycle, over the lanes; whether any was clipped.
 
     Latency
     -------
@@ -126,8 +129,8 @@ class NeuronUnit(wiring.Component):
             "p_address": Out(16), "records": In(cfg.lanes * 64),
             "membranes": In(cfg.lanes * MEMBRANE_WIDTH),
             "m_en": Out(1), "m_address": Out(16), "m_values": Out(cfg.lanes * MEMBRANE_WIDTH),
-            "o_valid": Out(1), "o": Out(result_layout(cfg)), "done": Out(1),
-            "n_spikes": Out(bits_for(cfg.lanes * cfg.level_max)), "n_fired": Out(count), "n_saturated": Out(count),
+            "o_valid": Out(1), "o": Out(result_layout(cfg)), "query_end": Out(1), "done": Out(1),
+            "n_spikes": Out(bits_for(cfg.lanes * cfg.level_max)), "n_fired": Out(count), "n_saturated": Out(count), "saturated": Out(1),
         })
 
     def elaborate(self, platform):
@@ -143,44 +146,47 @@ class NeuronUnit(wiring.Component):
         return m
 
     def _build_walk(self, m):
-        """Choose the group read this cycle; returns (is there one, is it the last)."""
+        """Choose the group read this cycle; returns (is there one, is it the last).
+
+        Groups come one by one from the first on, whatever their source, so that every address is a counter: adders between a
+        command's fields and the memories would be among the slowest paths.
+        """
         per_tile, now = self.cfg.groups_per_tile, self._now
         # Membranes of the pass before are written up to two cycles after its end: a pass that has some waits one.
         active, hold = Signal(), Signal()
-        position = Signal(16)
+        relative, step = Signal(16), Signal()
         issue, last = Signal(), Signal()
-        relative = Signal(16)
+        #: Groups that are left: how many, whether there is one, whether that is the last.
+        left, some, ending = Signal(14), Signal(), Signal()
         drained = self.i_drain.payload
-        tile_end = Signal()
+        inside = relative[:exact_log2(per_tile)]
+        m.d.comb += [self.tile.eq(drained.tile), self.bank.eq(drained.bank), self.group.eq(inside), self.g_group.eq(relative)]
         with m.If(now.source == Source.SUMS):
-            inside = Signal(range(per_tile))
+            tile_end = inside == per_tile - 1
             m.d.comb += [
-                relative.eq(Cat(inside, drained.tile)),
-                self.tile.eq(drained.tile), self.bank.eq(drained.bank), self.group.eq(inside),
-                issue.eq(active & ~hold & self.i_drain.valid & (relative < now.groups)),
-                tile_end.eq(inside == per_tile - 1),
-                self.release.eq(active & ~hold & self.i_drain.valid & tile_end),
+                step.eq(active & ~hold & self.i_drain.valid),
+                issue.eq(step & some),
+                self.release.eq(step & tile_end),
                 self.i_drain.ready.eq(active & ~hold & tile_end),
                 last.eq(self.release & drained.last),
             ]
-            with m.If(active & ~hold & self.i_drain.valid):
-                m.d.sync += inside.eq(inside + 1)
         with m.Else():
-            m.d.comb += [relative.eq(position), issue.eq(active & ~hold), last.eq(issue & (position + 1 >= now.groups))]
-            m.d.sync += position.eq(position + issue)
+            m.d.comb += [step.eq(active & ~hold), issue.eq(step), last.eq(step & (ending | ~some))]
         chained, taken = self._build_chain(m, last, drained.tile), self._taken
+        self._base = Signal(16)
+        counters = ((relative, 0), (self._base, taken.base_group), (self.p_address, taken.params),
+                    (self.r_group, Mux(taken.source == Source.RESIDUAL, 0, taken.base_group)))
         with m.If(self._take):
-            m.d.sync += [active.eq(1), position.eq(0), now.eq(taken)]
-        with m.Elif(last):
-            m.d.sync += active.eq(0)
+            m.d.sync += [active.eq(1), now.eq(taken)]
+            m.d.sync += [counter.eq(first) for counter, first in counters]
+            m.d.sync += [left.eq(taken.groups), some.eq(taken.groups != 0), ending.eq(taken.groups == 1)]
+        with m.Else():
+            m.d.sync += [counter.eq(counter + step) for counter, _ in counters]
+            with m.If(step & some):
+                m.d.sync += [left.eq(left - 1), some.eq(~ending), ending.eq(left == 2)]
+            with m.If(last):
+                m.d.sync += active.eq(0)
         m.d.sync += hold.eq(self._take & ~chained & self._remembers(taken))
-        base = Signal(16)
-        m.d.comb += [
-            base.eq(now.base_group + relative),
-            self.r_group.eq(Mux(now.source == Source.RESIDUAL, relative, base)), self.g_group.eq(relative),
-            self.p_address.eq(now.params + relative),
-        ]
-        self._base = base
         return issue, last
 
     @classmethod
@@ -253,21 +259,23 @@ class NeuronUnit(wiring.Component):
         """
         now = self._now
         control = data.StructLayout({"valid": 1, "first": 1, "last": 1, "write": 1, "group": 16, "home": 16, "address": 16,
-                                     "part": 2, "part_group": 10, "sink": Sink, "dst": 2, "level": 4, "residual": 1})
+                                     "part": 2, "part_group": 10, "part_end": 1, "sink": Sink, "dst": 2, "level": 4, "residual": 1})
         stages = [None] + [Signal(control, name=f"stage{n}") for n in range(1, 6)]
-        part, counted, begun = Signal(2), Signal(10), Signal()
+        part, counted, begun, part_end = Signal(2), Signal(10), Signal(), Signal()
+        m.d.comb += part_end.eq(counted + 1 == now.attn_groups)
         with m.If(self._take):
             m.d.sync += [part.eq(0), counted.eq(0), begun.eq(0)]
         with m.Elif(issue):
             m.d.sync += [counted.eq(counted + 1), begun.eq(1)]
-            with m.If(counted + 1 == now.attn_groups):
+            with m.If(part_end):
                 m.d.sync += [counted.eq(0), part.eq(part + 1)]
         m.d.sync += [
             stages[1].valid.eq(issue), stages[1].last.eq(last), stages[1].write.eq(issue & writes),
             stages[1].group.eq(self._base), stages[1].home.eq(self.r_group), stages[1].address.eq(self.p_address),
-            stages[1].part.eq(part), stages[1].part_group.eq(counted), stages[1].first.eq(issue & ~begun),
+            stages[1].part.eq(part), stages[1].part_group.eq(counted), stages[1].part_end.eq(part_end), stages[1].first.eq(issue & ~begun),
             stages[1].sink.eq(now.sink), stages[1].dst.eq(now.dst), stages[1].level.eq(now.level),
             stages[1].residual.eq(now.source == Source.RESIDUAL),
+            self.query_end.eq(stages[2].valid & (stages[2].sink == Sink.QKV) & (stages[2].part == 0) & stages[2].part_end),
         ]
         for before, after in zip(stages[1:], stages[2:], strict=False):
             m.d.sync += after.eq(before)
@@ -337,4 +345,7 @@ class NeuronUnit(wiring.Component):
                 self.n_fired.eq(adder_tree([lane.o_spike.any() for lane in lanes])),
             ]
         with m.If(self.o_valid):
-            m.d.comb += self.n_saturated.eq(adder_tree([lane.o_clipped for lane in lanes]))
+            m.d.comb += [
+                self.n_saturated.eq(adder_tree([lane.o_clipped for lane in lanes])),
+                self.saturated.eq(Cat(lane.o_clipped for lane in lanes).any()),
+            ]

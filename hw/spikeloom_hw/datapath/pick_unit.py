@@ -214,19 +214,20 @@ class PickUnit(wiring.Component):
             group.eq(Mux(self._pass_valid, self._pass_group, self.w_group)),
             whole.eq(group < self.vocabulary[self.lane_bits:]),
             part.eq(group == self.vocabulary[self.lane_bits:]),
-            later.eq(group > before_group),
-            same.eq(group == before_group),
+            later.eq(self._pass_group > before_group),
+            same.eq(self._pass_group == before_group),
         ]
         m.d.sync += self._keys_group.eq(group)
         for lane in range(cfg.lanes):
             logit = values[lane * cfg.acc_width:(lane + 1) * cfg.acc_width]
-            number = Signal(cfg.acc_width, name=f"number_{lane}")
+            number, read = Signal(cfg.acc_width, name=f"number_{lane}"), Signal(cfg.acc_width, name=f"read_{lane}")
             exists, after = Signal(name=f"exists_{lane}"), Signal(name=f"after_{lane}")
             m.d.comb += [
                 number.eq(_invert_sign(logit)),
+                read.eq(_invert_sign(self._read_values[lane * cfg.acc_width:(lane + 1) * cfg.acc_width])),
                 exists.eq(whole | (part & (self.vocabulary[:self.lane_bits] > lane))),
-                after.eq((number < self._before.key.logit)
-                         | ((number == self._before.key.logit) & (later | (same & (before_lane < lane))))),
+                after.eq((read < self._before.key.logit)
+                         | ((read == self._before.key.logit) & (later | (same & (before_lane < lane))))),
             ]
             m.d.sync += [
                 self._keys[lane].logit.eq(number),

@@ -87,11 +87,15 @@ def shift_right(m, value, amount, width: int) -> tuple[Signal, Signal]:
     return value[:width], beyond
 
 
+def shift_add_terms(value, small) -> list[Value]:
+    """Gated shifts whose sum is an unsigned value times a narrow unsigned one."""
+    value = Value.cast(value)
+    return [Mux(bit, value << place, Const(0, unsigned(1))) for place, bit in enumerate(Value.cast(small))]
+
+
 def shift_add_product(value, small) -> Value:
     """Unsigned value times a narrow unsigned one, as a sum of gated shifts."""
-    value, small = Value.cast(value), Value.cast(small)
-    terms = [Mux(bit, value << place, Const(0, unsigned(1))) for place, bit in enumerate(small)]
-    return adder_tree(terms)[:len(value) + len(small)]
+    return adder_tree(shift_add_terms(value, small))[:len(Value.cast(value)) + len(Value.cast(small))]
 
 
 def rotate_left(value, places: int) -> Value:

@@ -10,7 +10,7 @@ from spikeloom.arch.streamed_cycles import ROW_QUEUE
 
 from ..bus.axi_reader import beat_layout, request_layout
 from ..layouts import TILE_WIDTH, WEIGHT_WIDTH, event_layout, weights_layout
-from ..lib.arith import adder_tree, shift_add_product
+from ..lib.arith import adder_tree, shift_add_terms
 from .streamed_rows import StreamedRows, tile_row_layout
 
 #: Bits of a resident tile row's number that count; a number with any higher bit set is out of range.
@@ -129,7 +129,12 @@ class RowSource(wiring.Component):
         cfg, event, kept, pairs = self.cfg, self.i.payload, answer.payload, self.cfg.events == 2
         address_bits = ceil_log2(cfg.resident_words)
         step, read, shared = answer.ready, Signal(), Signal(address_bits)
-        self.pair = Signal(data.StructLayout({"closes": 1, "both": 1, "level_b": event["level"].shape().width, "field_b": 2}))
+        self.pair = Signal(data.StructLayout({"closes": 1, "both": 1, "field_b": 2}))
+        #: Of what is at the output: the row lies outside.
+        away, away_b = Signal(), Signal()
+        level = Signal(event["level"].shape())
+        if pairs:
+            level_b, self.level_b = Signal(level.shape()), Signal(level.shape())
         index, word, outside = self._locate(m, event.row, ~event.marker)
         m.d.comb += [
             step.eq((~answer.valid | self.o.ready) & ~self.l_en),
@@ -157,7 +162,7 @@ class RowSource(wiring.Component):
             m.d.sync += [
                 answer.valid.eq(self.i.valid & ~self.streamed),
                 kept.tile.eq(event.tile),
-                kept.level.eq(Mux(outside, 0, event.level)),
+                level.eq(event.level), away.eq(outside),
                 kept.marker.eq(event.marker),
                 kept.last.eq(event.last),
                 kept.field.eq(index[:2]),
@@ -165,18 +170,19 @@ class RowSource(wiring.Component):
             ]
             if pairs:
                 m.d.sync += [
-                    self.pair.both.eq(event.both), self.pair.level_b.eq(Mux(outside_b, 0, event.level_b)),
-                    self.pair.field_b.eq(index_b[:2]),
+                    self.pair.both.eq(event.both), level_b.eq(event.level_b), away_b.eq(outside_b), self.pair.field_b.eq(index_b[:2]),
                 ]
+        m.d.comb += kept.level.eq(Mux(away, 0, level))
+        if pairs:
+            m.d.comb += self.level_b.eq(Mux(away_b, 0, level_b))
         return (Mux(outside, index, index_b), outside | outside_b) if pairs else (index, outside)
 
     def _locate(self, m, row, there):
         """Number of a tile row, its word, and whether it lies outside."""
-        first_row, index, word = Signal(16 + TILE_WIDTH + 1), Signal(INDEX_WIDTH + 1), Signal(INDEX_WIDTH + 1)
-        outside = Signal()
+        index, word, outside = Signal(INDEX_WIDTH + 1), Signal(INDEX_WIDTH + 1), Signal()
         m.d.comb += [
-            first_row.eq(shift_add_product(row, self.tiles)),
-            index.eq(adder_tree([self.address[:INDEX_WIDTH], first_row, self.i.payload.tile])),
+            # One tree: what is known early is the last of its terms.
+            index.eq(adder_tree([*shift_add_terms(row, self.tiles), self.address[:INDEX_WIDTH] + self.i.payload.tile])),
             word.eq(Mux(self.is8, index, Mux(self.is4, index >> 1, index >> 2))),
             outside.eq(there & (self.address[INDEX_WIDTH:].any() | (word >= self.cfg.resident_words))),
         ]
@@ -202,7 +208,7 @@ class RowSource(wiring.Component):
         with m.Else():
             m.d.comb += [answer.eq(resident.payload), self.o.valid.eq(resident.valid), out.closes.eq(self.pair.closes)]
             if cfg.events == 2:
-                m.d.comb += [out.both.eq(self.pair.both), out.level_b.eq(self.pair.level_b)]
+                m.d.comb += [out.both.eq(self.pair.both), out.level_b.eq(self.level_b)]
         if cfg.events == 2:
             m.d.comb += out.weights_b.eq(self._unpack(m, self.word_b, self.pair.field_b))
         m.d.comb += [

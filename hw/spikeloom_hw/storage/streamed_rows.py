@@ -136,14 +136,18 @@ class StreamedRows(wiring.Component):
             with m.If(self.i.valid & (event.tile == 0)):
                 m.d.sync += [behind.eq(event.row + 1), following.eq(~event.marker)]
 
-        row_bytes, end = Signal(column_bits + TILE_WIDTH + 1), Signal(42)
+        # Registers, since the whole event path waits on what is decided here; a command's fields are there long before its rows.
+        row_bytes, furthest, none_fits = Signal(column_bits + TILE_WIDTH + 1), Signal(32), Signal()
+        scaled = self._scale(self.tiles << column_bits)[:len(row_bytes)]
+        m.d.sync += [
+            row_bytes.eq(scaled), furthest.eq(self.image_bytes - scaled),
+            # A row that is no whole number of beats would never be answered in full.
+            none_fits.eq((scaled > self.image_bytes) | scaled[:beat_bits].any() | self.address[:beat_bits].any()),
+        ]
         outside, new, free, join = Signal(), Signal(), Signal(), Signal()
         run, run_valid = Signal(request_layout(cfg.address_width)), Signal()
         m.d.comb += [
-            row_bytes.eq(self._scale(self.tiles << column_bits)),
-            end.eq(offset + row_bytes),
-            # A row that is no whole number of beats would never be answered in full.
-            outside.eq((end > self.image_bytes) | row_bytes[:beat_bits].any() | self.address[:beat_bits].any()),
+            outside.eq(none_fits | (offset > furthest)),
             free.eq(~request.valid | request.ready),
             join.eq(run_valid & ~free & staged.follows & (run.beats < MAX_REQUEST_BEATS // 2)),
             go.eq(staged.valid & queue.i.ready & (staged.marker | outside | free | ~run_valid | join)),

@@ -122,7 +122,7 @@ def test_an_error_of_rows_that_run_ahead_waits_for_its_command():
     async def test(it):
         writes = list(range(1, 1 + PER_WORD))
         _, _, faults = await it.run(UP, DOWN, busy=5, writes=writes, end=20, error_at=12)
-        assert faults[0] == (21, 77)
+        assert faults[0] == (22, 77)
         it.ctx.set(it.dut.error_valid, 0)
 
     bench(test)
@@ -131,6 +131,6 @@ def test_an_error_of_rows_that_run_ahead_waits_for_its_command():
 def test_an_error_of_the_command_itself_does_not_wait():
     async def test(it):
         _, _, faults = await it.run(UP, linear(src=0), busy=9, writes=[], end=20, error_at=6)
-        assert faults == [(6, 77)]
+        assert faults == [(7, 77)]
 
     bench(test)
