@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .ulx3s_tools import component_of
+from .yosys import is_net
 
 #: ns: a wire to one cell, and what each doubling of its fan-out adds.
 WIRE, WIRE_PER_DOUBLING = 0.77, 0.22
@@ -54,16 +55,16 @@ class Netlist:
 
     cells: dict[str, dict]
     names: dict[int, str]
-    _driver: dict[int, tuple[str, str]] = field(default_factory=dict)
-    _fanout: Counter = field(default_factory=Counter)
-    _arrival: dict[int, float] = field(default_factory=dict)
+    _driver: dict[int, tuple[str, str]] = field(default_factory=dict, init=False)
+    _fanout: Counter = field(default_factory=Counter, init=False)
+    _arrival: dict[int, float] = field(default_factory=dict, init=False)
     #: Net -> the net that made it late; None where its path begins.
-    before: dict[int, int | None] = field(default_factory=dict)
+    before: dict[int, int | None] = field(default_factory=dict, init=False)
 
     def __post_init__(self):
         for name, cell in self.cells.items():
             for port, bits in cell["connections"].items():
-                for bit in filter(_is_net, bits):
+                for bit in filter(is_net, bits):
                     if cell["port_directions"][port] == "output":
                         self._driver[bit] = (name, port)
                     else:
@@ -78,7 +79,7 @@ class Netlist:
         name, output = self._driver[net]
         kind, connections = self.cells[name]["type"], self.cells[name]["connections"]
         for port, delay in LOGIC[kind][output].items():
-            for bit in filter(_is_net, connections.get(port, ())):
+            for bit in filter(is_net, connections.get(port, ())):
                 yield bit, delay + (0.0 if (kind, port) in DIRECT else self.wire(bit))
 
     def arrival(self, net: int) -> float:
@@ -112,7 +113,7 @@ class Netlist:
             if cell["type"] not in ENDS:
                 continue
             for port in ENDS[cell["type"]] or (p for p, way in cell["port_directions"].items() if way == "input" and "CLK" not in p):
-                for bit in filter(_is_net, cell["connections"].get(port, ())):
+                for bit in filter(is_net, cell["connections"].get(port, ())):
                     if bit in self._driver:
                         found.append(End(self.arrival(bit) + self.wire(bit), name, port, bit))
         return sorted(found, key=lambda end: -end.delay_ns)
@@ -125,10 +126,6 @@ class Netlist:
         return nets[::-1]
 
 
-def _is_net(bit) -> bool:
-    return isinstance(bit, int)  # constants are strings
-
-
 def read(text: str) -> Netlist:
     """The largest module of a netlist."""
     modules = json.loads(text)["modules"].values()
@@ -136,7 +133,7 @@ def read(text: str) -> Netlist:
     names: dict[int, str] = {}
     for name, entry in module["netnames"].items():
         for place, bit in enumerate(entry["bits"]):
-            if _is_net(bit) and (bit not in names or len(name) < len(names[bit])):
+            if is_net(bit) and (bit not in names or len(name) < len(names[bit])):
                 names[bit] = f"{name}[{place}]"
     return Netlist(module["cells"], names)
 
@@ -155,8 +152,9 @@ def report(netlist: Netlist, lines: int) -> list[str]:
     for end in ends:
         kind, connections = netlist.cells[end.cell]["type"], netlist.cells[end.cell]["connections"]
         held = netlist.names.get(connections["Q"][0], end.cell) if kind == "TRELLIS_FF" else end.cell
-        key = (_family(netlist.names.get(netlist.path(end.net)[0], "?")), _family(held), end.port)
-        pairs.setdefault(key, [end.delay_ns, 0, len(netlist.path(end.net))])[1] += 1
+        path = netlist.path(end.net)
+        key = (_family(netlist.names.get(path[0], "?")), _family(held), end.port)
+        pairs.setdefault(key, [end.delay_ns, 0, len(path)])[1] += 1
     for (start, held, port), (delay, count, cells) in list(pairs.items())[:lines]:
         out.append(f"{delay:5.1f} ns, {cells:2d} cells, {count:4d} ends: {start} -> {held}.{port}")
     return out

