@@ -62,8 +62,9 @@ GOALS = {goal.key: goal for goal in (
          short="The simulator is the limit: cycles per token over cycles per second of a core."),
     Goal(key="sim_cycles_per_cpu_s", label="[sim]", sense=">=", limit=200_000, unit="cycles/s", exact=False,
          what="simulated cycles per second of one core, preset sim",
-         short="The second adder of each element and the wider row memory are simulated in every cycle; a build with -O2 "
-               "-march=native was 9% faster, profile-guided builds are untried."),
+         short="Every unit is simulated in every cycle, 440 KB of code, and this computer has three quarters of the speed of the one that "
+               "met the goal with 211,681. A build with -O2 -march=native was 9% faster, one guided by a profile 30%, for four "
+               "minutes of building in place of 40 s."),
     Goal(key="cpu_baseline", label="[model]", unit="tokens/s", exact=False,
          what="stories-260k as a plain C loop with row skip on one Cortex-A9 core: measured on x86, scaled by published figures"),
 )}

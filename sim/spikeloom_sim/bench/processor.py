@@ -2,12 +2,15 @@
 
 Method. The loop is compiled with the vectors that NEON has too (128 bits) and timed in processor seconds, so that other work on
 the machine does not count; on all cores each core decodes a sequence of its own. The board's processor is that figure times the
-ratio of the two processors' CoreMark per core: `[model]`, nothing was run on a board.
+ratio of the two processors' CoreMark per core: `[model]`, nothing was run on a board. A processor whose CoreMark is not known
+measures nothing.
 """
 
 import ctypes
+import math
 import os
 import platform
+import re
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -24,10 +27,51 @@ from spikeloom.model.tensors import neuron_levels, neuron_lows
 SOURCE = Path(__file__).with_name("decode.c")
 #: 128-bit vectors and a population count, as NEON has them.
 FLAGS = ("-std=c11", "-O3", *(("-march=x86-64-v2",) if platform.machine() == "x86_64" else ()), "-shared", "-fPIC")
-#: CoreMark per second and core of the x86 that measures: github.com/eembc/coremark at d5fad6bd, gcc 12.2 -O3, processor time, on
-#: an AMD EPYC (family 25, model 17).
-COREMARK_HERE = 33_540
-COREMARK_HERE_OF = "AMD EPYC, family 25, model 17; eembc/coremark d5fad6bd, gcc 12.2 -O3"
+#: CoreMark per second and core of processors that have measured, by vendor, family and model: github.com/eembc/coremark at
+#: d5fad6bd, gcc 12.2 -O3 -DUSE_CLOCK=1 (processor time).
+COREMARKS = {
+    ("AuthenticAMD", 25, 17): 33_540,
+    ("AuthenticAMD", 25, 1): 25_075,
+}
+#: Says the CoreMark of any other.
+VARIABLE = "SPIKELOOM_COREMARK"
+
+
+class UnknownProcessor(ValueError):
+    """The CoreMark of the processor that measures is not known; the message says how to give it."""
+
+
+@dataclass(frozen=True)
+class Here:
+    """The processor that measures."""
+
+    name: str
+    coremark: float
+
+    @classmethod
+    def find(cls, cpuinfo: Path = Path("/proc/cpuinfo")) -> "Here":
+        """This computer's: from `$SPIKELOOM_COREMARK`, or from the table.
+
+        Raises
+        ------
+        UnknownProcessor
+        """
+        text = cpuinfo.read_text() if cpuinfo.exists() else ""
+        told = dict(re.findall(r"^(vendor_id|cpu family|model)\s*:\s*(\S+)", text.partition("\n\n")[0], re.MULTILINE))
+        name = f"{told['vendor_id']}, family {told['cpu family']}, model {told['model']}" if len(told) == 3 else platform.processor()
+        known = COREMARKS.get((told["vendor_id"], int(told["cpu family"]), int(told["model"]))) if len(told) == 3 else None
+        given = os.environ.get(VARIABLE)
+        if not (given or known):
+            raise UnknownProcessor(
+                f"The CoreMark of this processor ({name or 'unknown'}) is not known, so nothing can be scaled to a board. Measure one "
+                f"core (github.com/eembc/coremark, gcc -O3 -DUSE_CLOCK=1) and give its iterations per second as {VARIABLE}.")
+        try:
+            score = float(given or known)
+        except ValueError:
+            score = 0.0
+        if not 0 < score < math.inf:
+            raise UnknownProcessor(f"{VARIABLE} is {given!r}; it should be the CoreMark iterations per second of one core.")
+        return cls(name or "given", score)
 
 
 @dataclass(frozen=True)
@@ -40,10 +84,9 @@ class Processor:
     coremark_per_mhz: float
     source: str
 
-    @property
-    def slower(self) -> float:
-        """How many times as long a core takes as one here."""
-        return COREMARK_HERE / (self.clock_mhz * self.coremark_per_mhz)
+    def slower(self, here: Here) -> float:
+        """How many times as long a core takes as one of the processor that measures."""
+        return here.coremark / (self.clock_mhz * self.coremark_per_mhz)
 
 
 _TABLE = "github.com/fm4dd/sbc-benchmarks, cm-benchmark.md"
@@ -168,12 +211,19 @@ def tokens_per_second(loop: PlainLoop, tokens: list[int], cores: int, *, seconds
         return sum(repeats * len(tokens) / spent for spent in pool.map(work, range(cores)))
 
 
-def baseline(loop: PlainLoop, tokens: list[int], *, seconds: float = 2.0) -> dict:
-    """Tokens per second here and, scaled, on the boards."""
+def baseline(loop: PlainLoop, tokens: list[int], *, seconds: float = 2.0, here: Here | None = None) -> dict:
+    """Tokens per second here and, scaled, on the boards.
+
+    Raises
+    ------
+    UnknownProcessor
+    """
+    here = here or Here.find()
     cores = os.cpu_count() or 1
     one = tokens_per_second(loop, tokens, 1, seconds=seconds)
     every = tokens_per_second(loop, tokens, cores, seconds=seconds) if cores > 1 else one
-    boards = {p.name: {"one_core": round(one / p.slower, 1), "all_cores": round(every / cores * p.cores / p.slower, 1),
-                       "clock_mhz": p.clock_mhz, "cores": p.cores, "slower_per_core": round(p.slower, 2), "coremark": p.source}
+    boards = {p.name: {"one_core": round(one / p.slower(here), 1), "all_cores": round(every / cores * p.cores / p.slower(here), 1),
+                       "clock_mhz": p.clock_mhz, "cores": p.cores, "slower_per_core": round(p.slower(here), 2), "coremark": p.source}
               for p in PROCESSORS}
-    return {"x86_one_core": round(one, 1), "x86_all_cores": round(every, 1), "x86_cores": cores, "boards": boards}
+    return {"x86": here.name, "x86_coremark": here.coremark, "x86_one_core": round(one, 1), "x86_all_cores": round(every, 1),
+            "x86_cores": cores, "boards": boards}

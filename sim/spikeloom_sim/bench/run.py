@@ -14,6 +14,7 @@ from .boards import BLOCKS, BOARDS, PROMPT
 from .figures import DETAILS, RESULT, Figure, entry, load, merge
 from .keys import GOALS
 from .measures import BEST, Measures
+from .processor import UnknownProcessor
 
 AREA, ROUTE, STREAMED = Path("results/area.json"), Path("results/route.json"), Path("results/streamed.json")
 #: Where a released model's quality stands; how far it may be behind its twin, and dense mode above its bound, for its skips to count.
@@ -220,7 +221,11 @@ def run(measures: Measures, *, keys: Sequence[str] = (), root: Path = Path(), sa
         raise ValueError(f"There are no keys {', '.join(unknown)}; there are: {', '.join(GOALS)}; and tables: {', '.join(tables)}.")
     figures, entries = Figures(measures, root), {}
     for key in [key for key in GOALS if key in keys or not keys]:
-        figure = figures.figure(key)
+        try:
+            figure = figures.figure(key)
+        except UnknownProcessor as error:
+            say(f"{key}: what is on file stays. {error}")
+            continue
         if figure is None:
             say(f"{key}: never measured")
             continue
@@ -228,7 +233,11 @@ def run(measures: Measures, *, keys: Sequence[str] = (), root: Path = Path(), sa
         merge(root / RESULT, entries, list(GOALS))
         say(line(key, entries[key]))
     for name in [name for name in tables if name in keys or not keys]:
-        merge(root / DETAILS, {name: tables[name]()}, list(tables))
+        try:
+            merge(root / DETAILS, {name: tables[name]()}, list(tables))
+        except UnknownProcessor as error:
+            say(f"table {name}: what is on file stays. {error}")
+            continue
         say(f"table {name}")
     page.write(root)
     return entries

@@ -108,7 +108,8 @@ def of_boards(figures: Mapping) -> list[str]:
 
 def of_processors(record: Mapping) -> list[str]:
     """The plain C loop, here and scaled."""
-    rows = [("x86, here", f"{record['x86_one_core']:,.0f}", f"{record['x86_all_cores']:,.0f} ({record['x86_cores']} cores)", "measured")]
+    rows = [(f"{record['x86']}, CoreMark {record['x86_coremark']:,.0f}", f"{record['x86_one_core']:,.0f}",
+             f"{record['x86_all_cores']:,.0f} ({record['x86_cores']} cores)", "measured")]
     rows += [(name, f"{board['one_core']:,.0f}", f"{board['all_cores']:,.0f} ({board['cores']} cores)", f"scaled: {board['coremark']}")
              for name, board in record["boards"].items()]
     return table(("processor", "tokens/s, one core", "all cores", "how"), rows)

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from spikeloom.cli import app
 from spikeloom_sim.bench import run as bench_run
 from spikeloom_sim.bench.figures import RESULT, Figure, load
+from spikeloom_sim.bench.processor import UnknownProcessor
 
 
 @pytest.fixture
@@ -55,6 +56,20 @@ def test_what_was_never_measured_is_said(root):
     assert "fmax_mhz_ecp5: never measured" in invoke(root, "--only", "fmax_mhz_ecp5").output
     listed = invoke(root, "--list").output
     assert "skip_exploited: 1.0" in listed and "tok_s_d288_z2: never measured, goal >= 1,000" in listed
+
+
+def test_a_computer_of_unknown_speed_leaves_what_is_on_file(root, monkeypatch):
+    def unknown(*_):
+        raise UnknownProcessor("Measure a CoreMark.")
+
+    monkeypatch.setattr(bench_run.Figures, "figure", unknown)
+    monkeypatch.setattr(bench_run, "parts", lambda measures: {"processor": lambda: unknown()})
+    before = (root / RESULT).read_text()
+    result = invoke(root, "--only", "cpu_baseline", "--only", "processor")
+    assert result.exit_code == 0, result.output
+    for what in ("cpu_baseline", "table processor"):
+        assert f"{what}: what is on file stays. Measure a CoreMark." in result.output
+    assert (root / RESULT).read_text() == before
 
 
 def test_the_page_is_drawn_again(root):

@@ -9,7 +9,7 @@ import pytest
 from spikeloom.model.integer_model import IntegerModel
 from spikeloom.model.random_model import TINY, random_model
 from spikeloom_sim.bench import processor
-from spikeloom_sim.bench.processor import PROCESSORS, PlainLoop, baseline, differences
+from spikeloom_sim.bench.processor import PROCESSORS, Here, PlainLoop, UnknownProcessor, baseline, differences
 
 if shutil.which("cc") is None:
     pytest.skip("cc: no C compiler", allow_module_level=True)
@@ -53,10 +53,41 @@ def test_too_many_tokens_are_refused(seed):
         loop.decode(np.zeros(TINY.context + 1, int))
 
 
+HERE = Here("a processor", 20_000.0)
+
+
 def test_boards_are_scaled_by_clock_and_cores(seed):
-    record = baseline(PlainLoop(*random_model(seed, TINY)), [1, 2, 3, 4], seconds=0.01)
+    record = baseline(PlainLoop(*random_model(seed, TINY)), [1, 2, 3, 4], seconds=0.01, here=HERE)
+    assert (record["x86"], record["x86_coremark"]) == ("a processor", 20_000.0)
     for p in PROCESSORS:
         board = record["boards"][p.name]
-        assert board["one_core"] == pytest.approx(record["x86_one_core"] / p.slower, rel=0.01)
-        assert board["all_cores"] == pytest.approx(record["x86_all_cores"] / record["x86_cores"] * p.cores / p.slower, rel=0.01)
-    assert PROCESSORS[0].slower == pytest.approx(processor.COREMARK_HERE / (650 * 3.57))
+        assert board["one_core"] == pytest.approx(record["x86_one_core"] / p.slower(HERE), rel=0.01)
+        assert board["all_cores"] == pytest.approx(record["x86_all_cores"] / record["x86_cores"] * p.cores / p.slower(HERE), rel=0.01)
+    assert PROCESSORS[0].slower(HERE) == pytest.approx(20_000 / (650 * 3.57))
+
+
+def _cpuinfo(folder, model):
+    path = folder / "cpuinfo"
+    one = f"processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: {model}\nmodel name\t: AMD EPYC\n"
+    path.write_text(one + "\n" + one.replace(f": {model}", ": 99"))
+    return path
+
+
+def test_the_processor_that_measures_is_looked_up(tmp_path, monkeypatch):
+    monkeypatch.delenv(processor.VARIABLE, raising=False)
+    for (vendor, family, model), score in processor.COREMARKS.items():
+        assert Here.find(_cpuinfo(tmp_path, model)) == Here(f"{vendor}, family {family}, model {model}", score)
+
+
+@pytest.mark.parametrize("path", ["unknown", "absent"])
+def test_a_processor_of_unknown_coremark_measures_nothing(path, tmp_path, monkeypatch):
+    monkeypatch.delenv(processor.VARIABLE, raising=False)
+    cpuinfo = _cpuinfo(tmp_path, 77) if path == "unknown" else tmp_path / "absent"
+    with pytest.raises(UnknownProcessor, match=processor.VARIABLE):
+        Here.find(cpuinfo)
+    monkeypatch.setenv(processor.VARIABLE, "12345.5")
+    assert Here.find(cpuinfo).coremark == 12345.5
+    for wrong in ("fast", "0", "-3", "inf", "nan"):
+        monkeypatch.setenv(processor.VARIABLE, wrong)
+        with pytest.raises(UnknownProcessor, match="iterations per second"):
+            Here.find(cpuinfo)
