@@ -56,3 +56,16 @@ def test_tensors_of_another_kind_are_refused(tmp_path):
     path.write_text(json.dumps(fields))
     with pytest.raises(ValueError, match="tensor layer0.out.bias is missing"):
         store.load(tmp_path)
+
+
+@pytest.mark.parametrize("change", [
+    lambda fields: [], lambda fields: fields | {"model": []}, lambda fields: fields | {"model": fields["model"] | {"width": "16"}},
+    lambda fields: fields | {"model": fields["model"] | {"width": 16.0}}, lambda fields: fields | {"model": {"name": "half"}},
+    lambda fields: fields | {"logit_scale": None}, lambda fields: fields | {"logit_scale": float("nan")},
+    lambda fields: fields | {"logit_scale": 0}, lambda fields: fields | {"mask_token": "<|mask|>"}])
+def test_foreign_configs_are_refused_in_words(change, tmp_path):
+    store.save(tmp_path, store.StoredModel(TINY, draw(TINY), 33.5))
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(ValueError, match="cannot be read: .* again"):
+        store.load(tmp_path)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,10 +88,12 @@ def load(folder: Path) -> StoredModel:
         config, logit_scale = ModelConfig.from_dict(fields["model"]), float(fields["logit_scale"])
         mask_token, class_names = fields.get("mask_token"), tuple(fields.get("class_names", ()))
         tensors = load_file(folder / "model.safetensors")
-    except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
-        raise ValueError(f"The model folder {folder} cannot be read: {error}.") from error
-    check_tensors(config, tensors)
-    require(mask_token is None or 0 <= mask_token < config.vocabulary, f"{folder}: mask_token {mask_token} is no token.", ValueError)
+        require(math.isfinite(logit_scale) and logit_scale > 0, f"the logit scale must be positive, it is {logit_scale}", ValueError)
+        require(mask_token is None or 0 <= mask_token < config.vocabulary, f"mask_token {mask_token} is no token", ValueError)
+        check_tensors(config, tensors)
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+        raise ValueError(f"The model folder {folder} cannot be read: {str(error).rstrip('.')}. Export the model again, or get the folder "
+                         "again from where it came.") from error
     tokenizer = folder / "tokenizer.json"
     text = tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else None
     return StoredModel(config, tensors, logit_scale, text, mask_token, class_names)
