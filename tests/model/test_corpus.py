@@ -11,7 +11,7 @@ import pytest
 from spikeloom.model import corpus
 from spikeloom.model.evaluate import sample_statistics, windows
 from spikeloom.model.ngram import CharacterNgram
-from spikeloom.model.tokenizer import END, Tokenizer, UnknownCharacter
+from spikeloom.model.tokenizer import END, BadTokenizer, Tokenizer, UnknownCharacter
 
 TEXTS = ["Once upon a time, a cat sat.\n\"Hello,\" it said.", "A dog didn't run; the cat ran away!", "Two  blanks, one tab?"] * 4
 
@@ -40,6 +40,25 @@ def test_unknown_characters_are_refused(tokenizer):
         tokenizer.encode("caßé")
     with pytest.raises(UnknownCharacter):
         tokenizer.encode(END)
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]"])
+def test_damaged_tokenizers_are_refused(text, tmp_path):
+    (tmp_path / "tokenizer.json").write_text(text)
+    with pytest.raises(BadTokenizer, match="tokenizer.json is no tokenizer"):
+        Tokenizer.load(tmp_path / "tokenizer.json")
+    with pytest.raises(BadTokenizer):
+        Tokenizer.from_text(text)
+    with pytest.raises(FileNotFoundError):
+        Tokenizer.load(tmp_path / "nowhere.json")
+
+
+def test_texts_shorter_than_a_window_are_refused():
+    stream = corpus.TokenStream(0)
+    stream.extend([[1, 2, 3], [4, 5, 6]])
+    assert stream.windows(1, 8, np.random.default_rng(0))[0].tolist() == [[0, 1, 2, 3, 0, 4, 5, 6]]
+    with pytest.raises(ValueError, match="hold 8 tokens"):
+        stream.windows(1, 9, np.random.default_rng(0))
 
 
 def test_windows_stay_inside_texts_where_they_can(seed):

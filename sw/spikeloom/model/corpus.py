@@ -156,7 +156,15 @@ class TokenStream:
         return len(self.tokens)
 
     def windows(self, count: int, context: int, random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens and targets int64 [count, context], drawn so that a window crosses a text's border only where it must."""
+        """Tokens and targets int64 [count, context], drawn so that a window crosses a text's border only where it must.
+
+        Raises
+        ------
+        ValueError
+            When all texts together are shorter than a window.
+        """
+        if len(self) < context:
+            raise ValueError(f"The texts hold {len(self)} tokens, a window takes {context}: train on more text, or with a shorter context.")
         centre = random.integers(0, len(self), count)
         first, last = self.start[centre], np.maximum(self.start[centre], self.stop[centre] - context)
         begin = np.clip(centre - context // 2, first, last)

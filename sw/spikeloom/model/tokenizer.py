@@ -19,6 +19,10 @@ class UnknownCharacter(ValueError):
     """A text holds characters that the tokenizer never saw."""
 
 
+class BadTokenizer(ValueError):
+    """A `tokenizer.json` is damaged, or not one."""
+
+
 class Tokenizer:
     """Thin face on Hugging Face `tokenizers`: checks the alphabet, keeps the end token out of ordinary text."""
 
@@ -50,17 +54,29 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path | str) -> "Tokenizer":
-        """Read a `tokenizer.json`."""
-        import tokenizers as hf
+        """Read a `tokenizer.json`.
 
-        return cls(hf.Tokenizer.from_file(str(path)))
+        Raises
+        ------
+        FileNotFoundError, BadTokenizer
+        """
+        return cls.from_text(Path(path).read_text(encoding="utf-8", errors="replace"), str(path))
 
     @classmethod
-    def from_text(cls, text: str) -> "Tokenizer":
-        """From the text of a `tokenizer.json`."""
+    def from_text(cls, text: str, source: str = "tokenizer.json") -> "Tokenizer":
+        """From the text of a `tokenizer.json`, which a complaint calls `source`.
+
+        Raises
+        ------
+        BadTokenizer
+        """
         import tokenizers as hf
 
-        return cls(hf.Tokenizer.from_str(text))
+        try:
+            return cls(hf.Tokenizer.from_str(text))
+        except Exception as error:  # the library raises nothing narrower
+            raise BadTokenizer(f"{source} is no tokenizer: {error}. Export the model again, or put back the file that belongs to it."
+                               ) from error
 
     def save(self, path: Path | str) -> None:
         """Write a `tokenizer.json`."""
