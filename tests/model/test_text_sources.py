@@ -36,7 +36,7 @@ def test_one_long_text_is_cut(tmp_path):
     text = "".join(f"{n} and then " for n in range(3000)) + "§"
     (tmp_path / "long.txt").write_text(text)
     split = load_texts(str(tmp_path / "long.txt"))
-    assert "".join(split.train + split.development + split.held_out) == text
+    assert "".join(split.train + split.development + split.held_out) == text[:-1]
     assert len(split.held_out[0]) == pytest.approx(len(text) / 10, abs=2)
 
 
@@ -68,3 +68,19 @@ def test_refusals(tmp_path):
         load_texts(str(tmp_path / "nothing.txt"))
     with pytest.raises(ValueError, match="text, story, content"):
         text_of({"body": "x"})
+
+
+def test_one_long_text_keeps_to_the_characters_of_its_training_part(tmp_path):
+    """A tokenizer of the training part reads development and held-out part."""
+    (tmp_path / "long.txt").write_text("ab " * 10_000 + "\u00e9a" * 2000, encoding="utf-8")
+    split = load_texts(str(tmp_path / "long.txt"))
+    assert set("".join(split.development + split.held_out)) <= set("ab ")
+
+
+@pytest.mark.parametrize("name, content", [("a.json", b"3"), ("a.json", b'{"texts": null}'), ("a.json", b"{"), ("a.jsonl", b"x"),
+                                           ("a.txt", b"\xe9" * 30_000), ("a.txt.gz", b"abc"),
+                                           ("a.txt.gz", gzip.compress(b"abc" * 99)[:-9])])
+def test_damaged_files_are_refused_by_name(name, content, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} cannot be read as texts"):
+        load_texts(str(tmp_path / name))

@@ -10,6 +10,7 @@ Plain, or compressed as .gz. Of many texts the last tenth is held out, at most 3
 
 import gzip
 import json
+import zlib
 from pathlib import Path
 
 from .corpus import DEVELOPMENT, HELD_OUT, Split
@@ -36,6 +37,14 @@ def text_of(entry) -> str:
 
 
 def _read(path: Path) -> list[str]:
+    try:
+        return _texts_in(path)
+    except (UnicodeDecodeError, json.JSONDecodeError, gzip.BadGzipFile, zlib.error, EOFError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read as texts: {error}. It must be UTF-8, plain or whole .gz, and hold what its name says."
+                         ) from error
+
+
+def _texts_in(path):
     opened = gzip.open if path.suffix == ".gz" else open
     kind = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
     with opened(path, "rt", encoding="utf-8") as file:
@@ -71,7 +80,7 @@ def split_texts(name: str, texts: list[str]) -> Split:
         text = texts[0]
         first, second = int(len(text) * 0.88), int(len(text) * 0.9)
         watched = [text[at : min(at + PIECE, second)] for at in range(first, second, PIECE)]
-        return Split(name, [text[:first]], watched, [text[second:]])
+        return _known(Split(name, [text[:first]], watched, [text[second:]]))
     if len(texts) < 10:
         raise ValueError(f"{name} holds {len(texts)} texts; ten, or one of at least {40 * PIECE:,} characters, are needed to hold "
                          "some out.")
