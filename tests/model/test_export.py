@@ -105,3 +105,17 @@ def test_attention_is_causal(seed):
     other[0, 10:] = (other[0, 10:] + 1) % TINY.vocabulary
     with torch.no_grad():
         assert torch.equal(model(tokens)[0, :10], model(other)[0, :10])
+
+
+@pytest.mark.parametrize("shift, level", [(1.0, 1), (3.4, 3), (0.2, 0)])
+def test_neurons_that_hardly_listen_keep_their_level(shift, level, seed):
+    """A gain so small that a step leaves its 24 bits; and a bias that leaves 32 stays on its side."""
+    model = settled_model(TINY, seed)
+    hidden, out = model.blocks[0].sn_hidden, model.blocks[0].out
+    with torch.no_grad():
+        hidden.log_gain[:], hidden.shift[:], hidden.mean[:] = -12.0, shift, 0.0
+        out.weight[:, 0], out.bias[0] = 0.0, 50.0
+    stored, trace = to_stored(model), {}
+    IntegerSequences(stored.tensors, stored.config)(torch.randint(TINY.vocabulary, (2, TINY.context)), trace)
+    assert (trace["layer0.up"] == level).all()
+    assert (trace["layer0.out"][..., 0] > 10_000).all()

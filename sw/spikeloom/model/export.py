@@ -29,10 +29,14 @@ INT32 = np.iinfo(np.int32)
 
 
 def thresholds(neurons: Neurons, unit: torch.Tensor | float) -> tuple[np.ndarray, np.ndarray]:
-    """base int32 [C] and step int32 [C] for an accumulator whose unit is worth `unit` (float or [C])."""
+    """base int32 [C] and step int32 [C] for an accumulator whose unit is worth `unit` (float or [C]).
+
+    A step that leaves its format takes the base with it: the levels keep their place around a sum of 0, where such a neuron's are.
+    """
     gain, shift = (x.detach().double() for x in neurons.affine())  # [C]
     slope = gain * torch.as_tensor(unit, dtype=torch.float64)
-    one = 2.0**THRESHOLD_FRACTION / slope
+    one = 2.0**THRESHOLD_FRACTION / slope.clamp_min(1e-12)
+    one = torch.where(neurons.level > 1, one.clamp_max(STEP_MAX), one)
     base = torch.ceil((0.5 - shift) * one).clamp(INT32.min, INT32.max)
     step = torch.round(one).clamp(0, STEP_MAX)
     step = torch.where(neurons.level > 1, step, 0.0)
@@ -44,7 +48,8 @@ def writer_integers(writer: ResidualWriter) -> tuple[np.ndarray, np.ndarray, np.
     scale = writer.scale().double()
     weight = writer.quantise.integers(writer.weight)
     unit = scale * writer.unit
-    bias = torch.floor(writer.bias.detach().double() / unit + 0.5)
+    # A channel without weights to speak of has so small a unit that its bias may leave the format.
+    bias = torch.floor(writer.bias.detach().double() / unit + 0.5).clamp(INT32.min, INT32.max)
     shift = torch.round(-torch.log2(unit) - writer.fraction)
     return weight.numpy().astype(np.int8), bias.numpy().astype(np.int32), shift.numpy().astype(np.uint8)
 
@@ -86,8 +91,19 @@ def to_stored(model: FloatModel, tokenizer_json: str | None = None) -> store.Sto
 
 
 def export_run(run: Path, out: Path) -> None:
-    """Export the newest checkpoint of a training run, with its tokenizer."""
-    store.save(Path(out), to_stored(reference.load(run)[0], (Path(run) / "tokenizer.json").read_text(encoding="utf-8")))
+    """Export the newest checkpoint of a training run, with its tokenizer.
+
+    Raises
+    ------
+    ValueError
+        When the run holds another kind of model.
+    """
+    model, state = reference.load(run)
+    if not isinstance(model, FloatModel):
+        golden = "golden" in state["config"] and state["kind"] == "spiking"
+        raise ValueError(f"{run} holds a {state['kind']} model, which "
+                         + ("`python -m spikeloom.model.golden.export` exports." if golden else "has no integer form."))
+    store.save(Path(out), to_stored(model, (Path(run) / "tokenizer.json").read_text(encoding="utf-8")))
     # safetensors creates files that only their owner may read
     (Path(out) / "model.safetensors").chmod(0o644)
 

@@ -65,20 +65,24 @@ def thresholds(neurons: NeuronLayer, slope: torch.Tensor | float, offset: np.nda
                room: float = 2.0**31) -> tuple[np.ndarray, np.ndarray]:
     """base int32 [C], step int32 [C] for sums whose unit is worth `slope` (float or [C]) and which miss `offset` units.
 
+    A step that leaves its format takes the base of levels with it, so that they keep their place around a sum of 0.
+
     `room` is what a membrane has for base and steps (`membrane_room`): larger ones are cut, far outside what sums reach, so that
     such a neuron stays as silent, or as talkative, as it was.
     """
     gain, shift = (x.detach().double() for x in neurons.affine())  # [C]
     a = (gain * torch.as_tensor(slope, dtype=torch.float64)).abs()
     one = ONE / a.clamp_min(1e-12)
-    leveled = neurons.kind in LEVELED
+    leveled, most = neurons.kind in LEVELED, min(STEP_MAX, room / 2 / (neurons.level.max().item() + 1))
+    if leveled:
+        one = torch.where((neurons.level > 1) | (neurons.kind == "i_lif"), one.clamp_max(most), one)
     first = 0.5 + neurons.low().item() if leveled else 1.0
     base = torch.ceil((first - shift) * one - ONE * torch.as_tensor(offset))
     step = torch.round(one)
     if leveled:
         step = torch.where((neurons.level > 1) | (neurons.kind == "i_lif"), step, 0.0)
     base = base.clamp(max(-room / 2, INT32.min), min(room / 2, INT32.max))
-    step = step.clamp(0, min(STEP_MAX, room / 2 / (neurons.level.max().item() + 1)))
+    step = step.clamp(0, most)
     return torch.trunc(base).numpy().astype(np.int32), torch.trunc(step).numpy().astype(np.int32)
 
 
