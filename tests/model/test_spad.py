@@ -37,9 +37,15 @@ def setting(seed):
     return spad.TwinTeacher(twin), twin, tokens, tokens.roll(-1, 1)
 
 
-def test_teacher_is_the_twin(setting):
+@pytest.mark.parametrize("binary", [False, True])
+def test_teacher_is_the_twin(setting, binary):
     """The wrapper's logits are the twin's own, its maps are causal distributions."""
     teacher, twin, tokens, _ = setting
+    if binary:
+        twin = SoftmaxTwin(V, N, 2 * C, 3, 2, 16, binary=True)
+        for block in twin.blocks:
+            torch.nn.init.normal_(block.qkv.weight)
+        teacher = spad.TwinTeacher(twin)
     logits, kept = teacher(tokens)
     assert torch.allclose(logits, twin(tokens), atol=1e-5)
     assert torch.allclose(kept["layer1.attention"].sum(-1), torch.ones(B, 2, N), atol=1e-5)

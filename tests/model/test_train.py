@@ -1,17 +1,20 @@
 """Training on CPU in seconds: it learns, resumes, and its export measures like its float form."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from spikeloom.arch.config import ModelConfig
 from spikeloom.model import corpus, evaluate, export, reference, store
 from spikeloom.model.float_model import FloatModel, FloatOptions
 from spikeloom.model.muon import Muon
 from spikeloom.model.softmax_twin import SoftmaxTwin, spiking_parameters
-from spikeloom.model.train import build_model, build_optimisers, load_config, train
+from spikeloom.model.train import Run, build_model, build_optimisers, load_config, train
 
 CONFIG = {
     "model": {"name": "tiny", "vocabulary": 24, "context": 32, "width": 16, "layers": 2, "heads": 2, "hidden": 24,
@@ -51,6 +54,55 @@ def test_training_resumes(run):
     assert len((run / "log.csv").read_text().splitlines()) >= 1
 
 
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, monkeypatch):
+    """Weights, optimisers and the random stream go on to the bit."""
+    whole = train(CONFIG, run=tmp_path / "whole", steps=12, split=SPLIT, compiled=False, quiet=True)
+    learn = Run.learn
+
+    def stopped(self, *batch):
+        if self.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return learn(self, *batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "learn", stopped)
+        train(CONFIG, run=tmp_path / "parts", steps=12, split=SPLIT, compiled=False, quiet=True)
+    assert torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=False)["step"] == 6
+    parts = train(CONFIG, run=tmp_path / "parts", steps=12, split=SPLIT, compiled=False, quiet=True).state_dict()
+    assert all(torch.equal(value, parts[name]) for name, value in whole.state_dict().items())
+
+
+def test_another_model_in_the_folder_is_refused(run, tmp_path):
+    """Another kind or shape than the checkpoint's; the run's config stays."""
+    before = (run / "config.json").read_text()
+    wide = CONFIG | {"model": CONFIG["model"] | {"width": 32}}
+    for changes, sentence in (({"kind": "softmax"}, "holds a spiking model"), ({"config": wide}, "another shape")):
+        with pytest.raises(ValueError, match=sentence):
+            train(**{"config": CONFIG, "run": run, "steps": 999, "split": SPLIT, "compiled": False, "quiet": True} | changes)
+    with pytest.raises(ValueError, match="another shape"):
+        train(wide, run=tmp_path / "new", start=run, steps=1, split=SPLIT, compiled=False, quiet=True)
+    assert (run / "config.json").read_text() == before
+
+
+def test_models_without_an_integer_form_are_refused(tmp_path):
+    train(CONFIG, run=tmp_path / "twin", kind="softmax", steps=1, split=SPLIT, compiled=False, quiet=True)
+    with pytest.raises(ValueError, match="softmax model, which has no integer form"):
+        export.export_run(tmp_path / "twin", tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"zzz"])
+def test_damaged_float_models_are_refused(content, tmp_path):
+    (tmp_path / "run").mkdir()
+    for path in (tmp_path / "float.safetensors", tmp_path / "run" / "checkpoint.pt"):
+        if content is None:
+            save_file({"a": torch.zeros(2)}, path)
+        else:
+            path.write_bytes(content)
+    for source in (tmp_path / "float.safetensors", tmp_path / "run"):
+        with pytest.raises(ValueError, match="holds no float model"):
+            reference.state_of(source)
+
+
 def test_a_run_starts_from_a_finished_one(run, tmp_path):
     """It begins with the other's weights, winners alone and the settings that `continued` replaces; another kind is refused."""
     train(CONFIG | {"continued": {"learning_rate": 0.0, "anneal_until": 0}}, run=tmp_path / "more", start=run, steps=2, split=SPLIT,
@@ -82,8 +134,9 @@ def test_scales_are_held_and_kept(run, tmp_path):
 
 
 def test_a_budget_is_demanded(tmp_path):
-    with pytest.raises(ValueError, match="budget"):
-        train(CONFIG, run=tmp_path, split=SPLIT)
+    for budget in ({}, {"steps": -1}, {"minutes": -0.5}):
+        with pytest.raises(ValueError, match="budget"):
+            train(CONFIG, run=tmp_path, split=SPLIT, **budget)
 
 
 @pytest.mark.parametrize("name", ["stories-260k", "shakespeare"])

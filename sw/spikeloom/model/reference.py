@@ -6,9 +6,10 @@
 import argparse
 import json
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 
@@ -19,16 +20,22 @@ def state_of(source: Path) -> dict:
     ------
     FileNotFoundError
         When there is neither.
+    ValueError
+        When it is damaged, or something else.
     """
     source = Path(source)
-    if source.is_dir():
-        state = torch.load(source / "checkpoint.pt", weights_only=False, map_location="cpu")
-        return {"config": state["config"], "model": state["model"], "tokens": state["tokens"],
-                "kind": "spiking" if "hardness" in state["model"] else "softmax"}
-    with safe_open(source, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
-        about = json.loads(file.metadata()["spikeloom"])
-    return about | {"model": tensors}
+    try:
+        if source.is_dir():
+            state = torch.load(source / "checkpoint.pt", weights_only=False, map_location="cpu")
+            return {"config": state["config"], "model": state["model"], "tokens": state["tokens"],
+                    "kind": "spiking" if "hardness" in state["model"] else "softmax"}
+        with safe_open(source, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            about = json.loads(file.metadata()["spikeloom"])
+        return about | {"model": tensors}
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{source} holds no float model: {error}. Give the folder of a training run, or a file that "
+                         "`python -m spikeloom.model.reference` wrote.") from error
 
 
 def save(run: Path, out: Path, *, half: bool = False) -> None:

@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .softmax_twin import Binary
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -165,7 +167,9 @@ class TwinTeacher:
         for index, block in enumerate(twin.blocks):
             q, k, v = (part.unflatten(-1, (block.heads, -1)).transpose(1, 2)  # [B, H, N, C / H]
                        for part in block.qkv(block.norm_attention(x)).chunk(3, -1))
-            score = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5  # [B, H, N, N]
+            if block.binary:
+                q, k = Binary.apply(q), Binary.apply(k)
+            score = q @ k.transpose(-1, -2) * (0.5 if block.binary else q.shape[-1] ** -0.5)  # [B, H, N, N]
             if getattr(block, "causal", True):
                 seen = torch.ones_like(score[0, 0], dtype=torch.bool).tril()
                 score = score.masked_fill(~seen, -torch.inf)

@@ -159,6 +159,7 @@ class Run:
         self.model = build_model(config, kind, kernel=self.workers.device.type == "cpu").to(self.workers.device)
         self.optimisers = build_optimisers(self.model, config["training"])
         self.step, self.tokens, self.before, self.progress = 0, 0, 0.0, 0.0
+        self.seed, self.random = seed, np.random.default_rng((seed, 0))
         #: Of the latest step, before it was clipped.
         self.gradient_norm = torch.zeros(())
         if start and not (folder / "checkpoint.pt").exists():
@@ -166,18 +167,25 @@ class Run:
         if (folder / "checkpoint.pt").exists():
             self._restore(torch.load(folder / "checkpoint.pt", weights_only=False, map_location=self.workers.device))
         self.learner = self.workers.wrap(self.model)
-        self.random = np.random.default_rng((seed, self.step))
         self.start = self.saved = self.reported = time.time()
 
     def _begin(self, start: Path) -> None:
         state = reference.state_of(start)
-        if state["kind"] != self.kind:
-            raise ValueError(f"{start} holds a {state['kind']} model, this run trains a {self.kind} one.")
-        self.model.load_state_dict(state["model"])
+        self._take(start, state)
         self.tokens = state["tokens"]
 
+    def _take(self, source: Path, state: dict) -> None:
+        """Weights of a run, a file or a checkpoint, of the same kind and shape."""
+        if state.get("kind", self.kind) != self.kind:
+            raise ValueError(f"{source} holds a {state['kind']} model, this run trains a {self.kind} one.")
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise ValueError(f"{source} holds a model of another shape than this config's; give the config that it was trained with, "
+                             "or another folder for the run.") from error
+
     def _restore(self, state: dict) -> None:
-        self.model.load_state_dict(state["model"])
+        self._take(self.folder, state)
         for optimiser, saved in zip(self.optimisers, state["optimisers"]):
             # The peak rate is the config's, which may have changed since.
             peaks = [group["peak"] for group in optimiser.param_groups]
@@ -185,6 +193,9 @@ class Run:
             for group, peak in zip(optimiser.param_groups, peaks):
                 group["peak"] = peak
         self.step, self.tokens, self.before = state["step"], state["tokens"], state["seconds"]
+        self.random = np.random.default_rng((self.seed, self.step))
+        if state.get("seed") == self.seed:  # the stream goes on as if there had been no break
+            self.random.bit_generator.state = state["random"]
 
     @property
     def seconds(self) -> float:
@@ -196,6 +207,10 @@ class Run:
         """Share of the dense synaptic operations in the last batch; 1 where the model has no silent neurons to skip."""
         return self.model.density.item() if self.kind == "spiking" else 1.0
 
+    def more(self) -> dict:
+        """What a checkpoint holds besides."""
+        return {}
+
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
         self.saved = time.time()
@@ -204,7 +219,8 @@ class Run:
         partial = self.folder / "checkpoint.part"
         torch.save({"model": self.model.state_dict(), "optimisers": [o.state_dict() for o in self.optimisers],
                     "step": self.step, "tokens": self.tokens, "seconds": self.seconds, "progress": self.progress,
-                    "kind": self.kind, "config": self.config}, partial)
+                    "kind": self.kind, "config": self.config, "seed": self.seed, "random": self.random.bit_generator.state,
+                    **self.more()}, partial)
         partial.rename(self.folder / "checkpoint.pt")
 
     def schedule(self) -> tuple[int, float, float]:
@@ -247,15 +263,22 @@ class Run:
         return loss.detach()
 
 
+def check_budget(minutes: float | None, steps: int | None) -> None:
+    """Refuse a budget that is missing, or that no time would ever spend."""
+    if not minutes and not steps:
+        raise ValueError("Give a budget: minutes, steps, or both.")
+    if (minutes or 0) < 0 or (steps or 0) < 0:
+        raise ValueError(f"A budget is more than nothing: minutes {minutes}, steps {steps}.")
+
+
 def prepare(config: dict, folder: Path, split: corpus.Split, practice: Path | None,
             workers: Workers) -> tuple[Corpus, list[list[int]], float]:
-    """The run folder with tokenizer and config; what is trained on, development tokens, and their bytes per token."""
+    """The run folder with its tokenizer; what is trained on, development tokens, and their bytes per token."""
     shape = ModelConfig.from_dict(config["model"])
     if workers.first:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "tokenizer.json").exists():
             Tokenizer.train(split.train, shape.vocabulary).save(folder / "tokenizer.json")
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     workers.from_first(None)  # the others wait for the tokenizer
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
     development = [ids[: shape.context] for ids in tokenizer.encode_all(split.development)]
@@ -284,10 +307,9 @@ def train(config: dict, *, run: Path, kind: str = "spiking", minutes: float | No
     Raises
     ------
     ValueError
-        When neither minutes nor steps are given, the teacher has another tokenizer, or `start` holds another kind of model.
+        When neither minutes nor steps are given, the teacher has another tokenizer, or `start` or the folder holds another model.
     """
-    if not minutes and not steps:
-        raise ValueError("Give a budget: minutes, steps, or both.")
+    check_budget(minutes, steps)
     for part, applies in (("twin_training", kind == "softmax"), ("continued", start)):  # a run that goes on is gentler, a twin's too
         if applies:
             config = config | {"training": config["training"] | config.get(part, {})}
@@ -296,6 +318,8 @@ def train(config: dict, *, run: Path, kind: str = "spiking", minutes: float | No
     data, development, bytes_per_token = prepare(config, folder, split or corpus.load_default(), practice, workers)
     settings, guide = config["training"], Teacher(teacher, data.tokenizer).to(workers.device) if teacher else None
     state = Run(folder, config, kind, seed, guide, start, workers)
+    if workers.first:  # behind the checkpoint, which refuses a config of another shape
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     log = Log(folder / "log.csv", quiet, tensorboard=tensorboard) if workers.first else None
     bar = Bar(f"{config['model'].get('name', 'model')}, {kind}", quiet or not workers.first)
     if compiled:

@@ -1,7 +1,9 @@
 """Golden training in seconds: each task learns something, resumes, fine-tunes, distils, and its export measures like its float form."""
 
 import csv
+import os
 import re
+import signal
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch
 
 from spikeloom.model import corpus, reference, store
 from spikeloom.model.golden import export, pairs, tasks
-from spikeloom.model.golden.train import is_golden, train
+from spikeloom.model.golden.train import GoldenRun, is_golden, train
 from spikeloom.model.integer_torch import IntegerSequences
 from spikeloom.model.softmax_twin import SoftmaxTwin, spiking_parameters
 from spikeloom.model.train import build_model, load_config
@@ -76,6 +78,28 @@ def test_spad_from_a_twin(causal, tmp_path):
     train(config_of("causal"), run=tmp_path / "student", teacher=twin, steps=3, split=SPLIT, quiet=True)
     logged = list(csv.DictReader((tmp_path / "student" / "gradients.csv").read_text().splitlines()))
     assert set(logged[-1]) == {"step", "ea", "saa", "sfa", "sta", "hta"} and float(logged[-1]["hta"]) > 0
+
+
+def test_spad_resumes_with_its_projections(causal, tmp_path, monkeypatch):
+    """Of a teacher of another width: they learn, so a run that was stopped ends as one that was not."""
+    wide = config_of("causal", width=32)
+    for name, config, more in (("twin", wide, {"kind": "softmax"}), ("whole", config_of("causal"), {"teacher": tmp_path / "twin"})):
+        train(config, run=tmp_path / name, steps=6, split=SPLIT, quiet=True, **more)
+    learn = GoldenRun.learn
+
+    def stopped(self, *batch):
+        if self.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return learn(self, *batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GoldenRun, "learn", stopped)
+        train(config_of("causal"), run=tmp_path / "parts", teacher=tmp_path / "twin", steps=6, split=SPLIT, quiet=True)
+    train(config_of("causal"), run=tmp_path / "parts", teacher=tmp_path / "twin", steps=6, split=SPLIT, quiet=True)
+    whole, parts = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=False) for name in ("whole", "parts"))
+    assert parts["step"] == 6 and whole["spad"]
+    for part in ("model", "spad"):
+        assert all(torch.equal(value, parts[part][name]) for name, value in whole[part].items()), part
 
 
 def test_masked_tokens_then_pairs(tmp_path):

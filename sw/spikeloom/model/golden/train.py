@@ -28,7 +28,7 @@ from ..corpus import Split
 from ..distil import teacher_model
 from ..softmax_twin import SoftmaxTwin
 from ..spad import SpAD, TwinTeacher, Weights, gradient_norms
-from ..train import Log, Run, load_config
+from ..train import Log, Run, check_budget, load_config
 from .glue import Glue
 from .tasks import TASKS, Task
 
@@ -128,6 +128,17 @@ class GoldenRun(Run):
         if any(True for _ in self.spad.parameters()):
             self.optimisers.append(torch.optim.AdamW(self.spad.parameters(), lr=1e-3))
             self.optimisers[-1].param_groups[0]["peak"] = 1e-3
+        if (self.folder / "checkpoint.pt").exists():
+            self._resume_projections(torch.load(self.folder / "checkpoint.pt", weights_only=False))
+
+    def _resume_projections(self, state: dict):
+        if state.get("spad"):
+            self.spad.load_state_dict(state["spad"])
+            self.optimisers[-1].load_state_dict(state["optimisers"][-1])
+
+    def more(self) -> dict:
+        """SpAD's projections learn too."""
+        return {"spad": self.spad.state_dict()} if self.spad else {}
 
     def schedule(self):
         """As `Run.schedule`; the context is always the whole one, since positions are learned."""
@@ -143,7 +154,8 @@ class GoldenRun(Run):
             logits = self.model(inputs, kept)
             self.last_losses = self.spad.losses(logits, targets, kept, *self.guide(inputs))
             loss = self.spad.total(self.last_losses)
-        self.model.zero_grad()
+        for optimiser in self.optimisers:  # SpAD's projections are in none of the model's
+            optimiser.zero_grad()
         loss.backward(retain_graph=False)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimiser in self.optimisers:
@@ -183,8 +195,7 @@ def train(config: dict, *, run: Path, kind: str = "spiking", minutes: float | No
     ValueError
         When neither minutes nor steps are given, or another run does not fit.
     """
-    if not minutes and not steps:
-        raise ValueError("Give a budget: minutes, steps, or both.")
+    check_budget(minutes, steps)
     if kind == "softmax":
         config = config | {"training": config["training"] | config["training"].get("twin", {})}
     folder = Path(run)
