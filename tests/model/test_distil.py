@@ -1,10 +1,13 @@
 """Distillation: the loss by hand, a training run with a teacher, and teachers that do not fit."""
 
+import json
+
 import pytest
 import torch
 
-from spikeloom.model import reference, store
+from spikeloom.model import distil, reference, store
 from spikeloom.model.distil import Teacher, distillation_loss, student, teacher_model
+from spikeloom.model.float_model import FloatModel
 from spikeloom.model.golden.train import train as golden_train
 from spikeloom.model.tokenizer import Tokenizer
 from spikeloom.model.train import train
@@ -51,6 +54,17 @@ def test_one_command_trains_twin_and_student(tmp_path):
     assert not torch.equal(model.head, alone.head)
     again = student(CONFIG, **options)
     assert torch.equal(model.head, again.head)
+
+
+def test_the_command(tmp_path, monkeypatch):
+    """From a config and a text of one's own to a student, without waiting for a compiler."""
+    pytest.importorskip("tokenizers", reason="tokenizers: not installed")
+    monkeypatch.setattr(FloatModel, "compile_blocks", None)
+    (tmp_path / "tiny.json").write_text(json.dumps(CONFIG), encoding="utf-8")
+    (tmp_path / "rhymes.txt").write_text("the dog sat on the mat. the cat sat on the dog.\n" * 500, encoding="utf-8")
+    distil.main(["--config", str(tmp_path / "tiny.json"), "--run", str(tmp_path / "student"), "--steps", "3", "--data",
+                 str(tmp_path / "rhymes.txt"), "--no-compile"])
+    assert all(reference.state_of(tmp_path / part)["tokens"] > 0 for part in ("student", "student/teacher"))
 
 
 def test_one_command_of_spad(tmp_path):

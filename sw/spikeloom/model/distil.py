@@ -136,10 +136,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="of teacher and student each")
     parser.add_argument("--data", metavar="SOURCE", help="texts, as of `spikeloom train`; default: the config's own corpus")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-compile", action="store_true", help="plain distillation: begin at once; slower from some minutes on")
     options = parser.parse_args(arguments)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     student(load_config(options.config), run=options.run, teacher=options.teacher, minutes=options.minutes, steps=options.steps,
-            seed=options.seed, split=load_texts(options.data) if options.data else None)
+            seed=options.seed, compiled=not options.no_compile, split=load_texts(options.data) if options.data else None)
 
 
 if __name__ == "__main__":
