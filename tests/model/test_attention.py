@@ -48,6 +48,24 @@ def test_hard_form_is_the_contract(batch, length, heads, width, k, overlap, seed
             assert np.allclose(got[b, i].numpy(), expected.reshape(-1), atol=1e-3), (b, i)
 
 
+def test_winners_by_score(seed):
+    """Winners weighted by score are a softmax over the K best: with K of all positions, ordinary attention, and its gradients."""
+    torch.manual_seed(seed)
+    heads, length, temperature = 2, 12, torch.tensor([0.5, 2.0])
+    x = spikes(2, length, heads, 8).requires_grad_()
+    penalty, one = recency_penalty(length, (0, 2)), torch.ones(())
+    soft, every, three = (join(AnnealedWinners.apply(*split(x, heads), penalty, temperature, hardness, shifts, False, False, True))
+                          for hardness, shifts in ((one * 0, (0, 1)), (one, range(length)), (one, range(3))))
+    assert torch.allclose(soft, every, atol=1e-5) and not torch.allclose(every, three, atol=1e-3)
+    q, k, v = split(x.detach(), heads)
+    biased = q @ k.mT - penalty
+    won = torch.stack(winner_rounds(biased, 3)).any(0)
+    weights = (biased * temperature[:, None, None]).masked_fill(~won, -torch.inf).softmax(-1)
+    assert torch.allclose(three, join(weights @ v), atol=1e-5)
+    gradients = [torch.autograd.grad(y.square().sum(), x, retain_graph=True)[0] for y in (soft, every)]
+    assert torch.allclose(*gradients, atol=1e-3)
+
+
 def test_soft_form_is_softmax_attention(seed):
     """With hardness 0 values and all gradients are those of ordinary attention on the biased scores."""
     torch.manual_seed(seed)

@@ -9,7 +9,7 @@ import torch
 from spikeloom.arch.config import TENSORS, ModelConfig
 from spikeloom.model import store
 from spikeloom.model.export import to_stored
-from spikeloom.model.float_model import FloatModel
+from spikeloom.model.float_model import FloatModel, FloatOptions
 from spikeloom.model.integer_model import IntegerModel
 from spikeloom.model.integer_torch import IntegerSequences
 
@@ -37,6 +37,13 @@ def settled_model(config: ModelConfig, seed: int) -> FloatModel:
 def test_integers_compute_what_the_float_model_does(changes, seed):
     """Same logits up to float rounding at thresholds: nearly all equal, the loss within 0.005 nats per token."""
     compare(settled_model(replace(TINY, **changes), seed))
+
+
+def test_what_integers_cannot_carry_is_refused():
+    """Winners weighted by score are a float reference."""
+    model = FloatModel(TINY, options=FloatOptions(by_score=True)).eval()
+    with pytest.raises(ValueError, match="train without by_score"):
+        to_stored(model)
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2])

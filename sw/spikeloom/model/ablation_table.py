@@ -65,13 +65,18 @@ class Variant:
     against: str = "twin"
     #: Name of the variant whose finished run teaches.
     teacher: str = ""
-    #: Measured with the softmax over the scores instead of winners: a float figure, there are no integers.
+    #: Measured with the softmax over the scores instead of winners.
     soft: bool = False
     #: Repeated with these seeds.
     seeds: tuple[int, ...] = (0,)
     data: tuple[str, ...] = ("shakespeare", "stories")
     #: One unit of the residual stream is 2^-fraction.
     fraction: int = 9
+
+    @property
+    def float_only(self) -> bool:
+        """Whether there are no integers of it."""
+        return self.kind == "softmax" or self.soft or self.options.get("by_score", False)
 
     def config(self, data: Data, vocabulary: int) -> dict:
         """A config that `train.train` (or `golden.train.train`) takes."""
@@ -144,6 +149,7 @@ VARIANTS = (
     Variant("k2", "attention", "top-2 by rank", model=by_rank(0, 1)),
     Variant("k8-steep", "attention", "top-8 by rank, shifts 0 to 7", model=by_rank(*range(8))),
     Variant("equal", "attention", "top-4, equal weights", model=by_rank(0, 0, 0, 0)),
+    Variant("by-score", "attention", "top-4, weighted by the softmax over their scores (float)", options={"by_score": True}),
     Variant("sfsa", "attention", "SFSA: threshold per head, all that reach it (golden model)", model={"attention": "sfsa"}, golden=_LIF),
     Variant("ssa", "attention", "SSA: values times scores (golden model, D of values 1)", model={"attention": "ssa", "level_v": 1},
             golden=_LIF),
@@ -164,6 +170,7 @@ VARIANTS = (
     Variant("ternary", "precision", "ternary weights", model={"weight_bits": 2}),
     Variant("residual-6", "precision", "residual stream in steps of 2^-6 in place of 2^-9", fraction=6),
     Variant("residual-3", "precision", "residual stream in steps of 2^-3", fraction=3),
+    Variant("batch-norm", "norm", "`base` as a golden model, which those beside it change", golden=_LIF),
     Variant("no-norm", "norm", "no norm (golden model)", golden=_LIF | {"norm": "none"}),
     Variant("power-norm", "norm", "PowerNorm in place of BatchNorm (golden model)", golden=_LIF | {"norm": "power"}),
 )

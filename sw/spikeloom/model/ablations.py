@@ -94,15 +94,13 @@ def measure(bench: Bench, variant: Variant, seed: int, model) -> dict:
         return {"nats_per_token": round(nats / total, 5), "bits_per_byte": round(float(nats / np.log(2) / bench.bytes), 5)}
 
     config = ModelConfig.from_dict(bench.config(variant)["model"])
-    if variant.kind == "spiking" and not variant.soft:
-        model.hardness.fill_(1.0)
-    if variant.soft:
-        model.hardness.fill_(0.0)
+    if variant.kind == "spiking":
+        model.hardness.fill_(0.0 if variant.soft else 1.0)
     result = {"float": entry(summed_nats(log_softmax_of(model), data, config))}
     if variant.kind == "softmax":
         return result | {"parameters": model.parameters_in_all()}
     result["parameters"] = spiking_parameters(config)
-    if variant.soft:
+    if variant.float_only:
         return result
     if variant.golden is not None:
         from .golden.export import to_stored
@@ -132,7 +130,7 @@ def run(bench: Bench, variant: Variant, seed: int, *, steps: int | None = None, 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.json").write_bytes((bench.folder / "tokenizer.json").read_bytes())
     config, steps = bench.config(variant), steps or bench.data.steps
-    began, cpu = time.time(), time.process_time()
+    began, cpu, resumed = time.time(), time.process_time(), (folder / "checkpoint.pt").exists()
     if variant.golden is not None and variant.kind == "spiking":
         from .golden.train import train
         model = train(config, run=folder, steps=steps, split=bench.split, seed=seed, report_every=1e9, quiet=quiet)
@@ -145,7 +143,9 @@ def run(bench: Bench, variant: Variant, seed: int, *, steps: int | None = None, 
     if state["step"] < steps:
         raise KeyboardInterrupt("The run was told to stop; start again to go on.")
     result = {"variant": variant.name, "data": bench.data.name, "seed": seed, "steps": steps, "training_tokens": state["tokens"],
-              **measure(bench, variant, seed, model.eval()), "training_cpu_seconds": round(trained), "seconds": round(time.time() - began)}
+              **measure(bench, variant, seed, model.eval())}
+    if not resumed:  # a run that was cut off does not know what its first part took
+        result |= {"training_cpu_seconds": round(trained), "seconds": round(time.time() - began)}
     done.write_text(json.dumps(result, indent=2) + "\n")
     return result
 
@@ -176,7 +176,7 @@ def line(result: dict) -> str:
     shown = result.get("integer", result["float"])["nats_per_token"]
     return (f"{result['data']:12s} {result['variant']:16s} seed {result['seed']}  {shown:.4f} nats  "
             f"float {result['float']['nats_per_token']:.4f}  "
-            f"firing {result.get('firing_rate', '-')}  {result['training_cpu_seconds']} s")
+            f"firing {result.get('firing_rate', '-')}  {result.get('training_cpu_seconds', '-')} s")
 
 
 def chosen(names: list[str], data: list[str]) -> list[tuple[str, Variant, int]]:

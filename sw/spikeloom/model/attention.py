@@ -64,10 +64,11 @@ class AnnealedWinners(torch.autograd.Function):
 
     The soft form is one softmax over all scores or, if `ranked`, the sum over ranks of 2^-s_r times the softmax over those
     that won no earlier rank: it becomes the winners as the temperature rises, whatever the shifts are (`soft_rounds`).
+    `by_score` weighs the winners by the softmax over their scores in place of shifts by rank: a float reference.
     """
 
     @staticmethod
-    def forward(ctx, q, k, v, penalty, temperature, hardness, rank_shifts, overlap, ranked=False):
+    def forward(ctx, q, k, v, penalty, temperature, hardness, rank_shifts, overlap, ranked=False, by_score=False):
         raw = q @ k.transpose(-1, -2)  # [B, H, T, T]
         biased = raw - penalty
         if overlap:
@@ -77,7 +78,11 @@ class AnnealedWinners(torch.autograd.Function):
         won = winner_rounds(biased, len(rank_shifts))
         parts = soft_rounds(biased, temperature, won[: len(weights)])
         soft = sum(w * part for w, part in zip(weights, parts))
-        hard = sum(each * (2.0**-shift / total) for each, shift in zip(won, rank_shifts))
+        if by_score:
+            chosen = torch.stack(won).any(0)
+            hard = torch.softmax(torch.where(chosen, biased * temperature[:, None, None], -torch.inf), -1).nan_to_num(0.0)
+        else:
+            hard = sum(each * (2.0**-shift / total) for each, shift in zip(won, rank_shifts))
         mixed = soft + hardness * (hard - soft)
         ctx.weights = weights
         ctx.save_for_backward(q, k, v, penalty, temperature, raw, mixed, *parts)
@@ -94,4 +99,4 @@ class AnnealedWinners(torch.autograd.Function):
         biased = torch.where(penalty > -INELIGIBLE / 2, 0.0, raw - penalty)
         grad_temperature = (grad_logits * biased).sum((0, 2, 3))
         grad_raw = grad_logits * temperature[:, None, None]
-        return grad_raw @ k, grad_raw.transpose(-1, -2) @ q, grad_v, None, grad_temperature, None, None, None, None
+        return grad_raw @ k, grad_raw.transpose(-1, -2) @ q, grad_v, None, grad_temperature, None, None, None, None, None

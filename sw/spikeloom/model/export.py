@@ -63,6 +63,8 @@ def channel_integers(weight: torch.Tensor, quantise: Quantiser) -> tuple[np.ndar
 def to_stored(model: FloatModel, tokenizer_json: str | None = None) -> store.StoredModel:
     """Integer parameters by name, the configuration (with its `embed_shift`) and the logits' units per nat."""
     c, fraction = model.config, model.fraction
+    if any(block.by_score for block in model.blocks):
+        raise ValueError("Winners weighted by score take exponentials and a division, which integers do not have; train without by_score.")
     residual_unit = 2.0**-fraction
     table_scale = model.embed_scale()
     arrays = {"embed.token": to_integers(model.embed, table_scale, 8).numpy().astype(np.int8)}

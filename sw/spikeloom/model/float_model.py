@@ -66,6 +66,9 @@ class FloatOptions:
     head_gain: float = 1.0
     #: The scores' softmax, of which winners are made, has this factor on its scores for good; None: each head learns its own, from 1.
     temperature: float | None = None
+    #: Winners weigh what the softmax over their scores gives them, in place of shifts by rank. A float reference, which has no integers:
+    #: it takes exponentials and a division.
+    by_score: bool = False
 
     @classmethod
     def from_dict(cls, fields: dict) -> "FloatOptions":
@@ -104,9 +107,9 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, fraction: int, options: FloatOptions, kernel: bool = True):
         super().__init__()
         c, d, centre, values = config, config.width, options.centre, options.centre_values
-        self.ranked = options.ranked
+        self.ranked, self.by_score = options.ranked, options.by_score
         self.heads, self.rank_shifts, self.overlap = c.heads, list(c.rank_shifts), c.overlap
-        self.fast = kernel and fast_attention.available(c.head_width)
+        self.fast = kernel and not options.by_score and fast_attention.available(c.head_width)
         self.sn_in = neurons_of(c, d, "in", centre)
         self.qkv = matrix(d, 3 * d, d**-0.5)  # [d, 3d]
         self.quantise_qkv = Quantiser(3 * d, c.weight_bits, "channel")
@@ -130,7 +133,7 @@ class Block(nn.Module):
             return fast_attention.winners(spikes, penalty, temperature, hardness, self.rank_shifts, self.overlap, self.ranked)[0]
         with torch.autocast(spikes.device.type, enabled=False):  # mixed precision stops before the winners
             q, k, v = (self._heads(part) for part in spikes.chunk(3, -1))
-            y = AnnealedWinners.apply(q, k, v, penalty, temperature, hardness, self.rank_shifts, self.overlap, self.ranked)
+            y = AnnealedWinners.apply(q, k, v, penalty, temperature, hardness, self.rank_shifts, self.overlap, self.ranked, self.by_score)
         return y.transpose(1, 2).flatten(-2)
 
     def forward(self, x, penalty, hardness):
