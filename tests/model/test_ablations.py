@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from spikeloom.arch.config import ModelConfig
-from spikeloom.model import ablation_table, ablations, quality_page
+from spikeloom.model import ablation_table, ablations, quality_page, quality_sections
 from spikeloom.model.ablation_table import BY_NAME, DATA, HEADLINES, VARIANTS, Data, Variant
 from spikeloom.model.softmax_twin import SoftmaxTwin, spiking_parameters
 
@@ -81,6 +81,29 @@ def test_the_page_is_that_of_the_results():
     for name, figure in quality_page.exported(root / "results").items():
         assert document["integer_less_float_nats"][name] == figure, "run: spikeloom ablate --report"
     assert (root / "docs" / "quality.md").read_text(encoding="utf-8") == quality_page.page(document), "run: spikeloom ablate --report"
+
+
+def test_rows_of_the_specification():
+    """Every choice that the page promises to price is a row, on both data sets; reports name those that were not run."""
+    asked = {"soft", "ssa", "sfsa", "k1", "k2", "k8", "equal", "by-score", "straight-through", "base", "factor-quarter", "distil",
+             "no-recency", "d4", "d2", "d1", "t4", "batch-norm", "no-norm", "power-norm", "int4", "ternary", "residual-6", "residual-3"}
+    assert all(set(BY_NAME[name].data) == set(DATA) for name in asked)
+    assert all(BY_NAME[name].float_only for name in ("twin", "soft", "by-score")) and not BY_NAME["base"].float_only
+
+
+def test_released_models_and_chance(tmp_path):
+    """Float, integers, twin and gateware beside each other; a score beyond two standard errors of chance is named."""
+    figures = {"bits_per_byte": 1.5, "nats_per_token": 2.0, "perplexity": 7.389}
+    held = {"data": {"name": "rhymes", "texts": 1, "bytes": 2000, "tokens": 3}, "integer": figures, "float": figures,
+            "softmax_twin": figures | {"perplexity": 4.0}, "character_6_gram": {"bits_per_byte": 2.5}}
+    (tmp_path / "small.json").write_text(json.dumps(held), encoding="utf-8")
+    device = {"small": figures | {"tokens": 9, "tokens_per_cpu_second": 6.4, "device": "rtl", "mismatches": 0, "compared": 1234}}
+    row = quality_sections.released_lines(quality_sections.released_figures(tmp_path), device)[-2]
+    assert row == ("| `small` | rhymes, 2,000 bytes | 1.500 (7.39) | 1.500 (7.39) | 1.500 (4.00) | 2.500 | 1.500 (7.39), 9 tokens at 6/s "
+                   "| 0 of 1,234 |")
+    tasks = {name: {"accuracy": accuracy, "chance": 0.5, "standard_error": 0.05} for name, accuracy in (("a", 0.45), ("b", 0.3))}
+    (line,) = quality_sections.chance_lines({"small": {"models": {"integer": {"tasks": tasks}}}})
+    assert line.endswith("all but b (below).")
 
 
 def test_unknown_variants_are_named():

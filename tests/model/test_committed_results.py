@@ -1,6 +1,7 @@
 """Committed figures are those of the committed models: suites that take seconds are measured again and compared by `==`."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,6 +46,29 @@ def test_results_are_of_the_models_here():
         model = held.get("model") or stem
         if model in store.available():
             assert held["model_sha256"] == store.digest(store.find(model)), f"run again: {held['command']}"
+
+
+@pytest.mark.parametrize("model", ("stories-260k", "stories-1m", "stories-260k-int4", "shakespeare"))
+def test_cards_say_what_the_results_say(model):
+    """A card's bits per byte, parameters, firing rates and samples are those of results/MODEL.json; perplexity is that of the nats."""
+    if model not in store.available():
+        pytest.skip(f"model: {model} is not in this checkout")
+    held = json.loads((RESULTS / f"{model}.json").read_text(encoding="utf-8"))
+    card = " ".join((store.find(model) / "card.md").read_text(encoding="utf-8").split())
+    forms = [held[form] for form in ("integer", "float", "softmax_twin") if form in held]
+    assert all(form["perplexity"] == round(math.exp(form["nats_per_token"]), 3) for form in forms)
+    said = [f"{held['integer']['bits_per_byte']:.3f}", f"{held['parameters']:,}"]
+    if "softmax_twin" in held:
+        assert held["softmax_twin"]["parameters"] == pytest.approx(held["parameters"], rel=0.02)
+        samples = held["samples"]
+        said += [f"{form['bits_per_byte']:.3f}" for form in (*forms, held["character_6_gram"])]
+        said += [f"{held['softmax_twin']['parameters']:,}", f"{held['firing_rates']['all']['nonzero']:.0%} of the neurons fire"]
+        said += [f"{samples['known_words']:.1%}", f"{samples['copied_13_grams']:.1%} of the sequences of 13 words"]
+    device = json.loads((RESULTS / f"{model}-device.json").read_text(encoding="utf-8"))
+    assert device["device"] == "rtl" and device["mismatches"] == 0 and device["tokens_per_cpu_second"] >= 5
+    if "On the gateware" in card:
+        said.append(f"{device['mismatches']} of {device['compared']:,} compared values differ")
+    assert not [figure for figure in said if figure not in card]
 
 
 @pytest.mark.parametrize("model", sorted({path.stem for path in CONFIGS.glob("*.json")} & set(store.available())))

@@ -40,6 +40,7 @@ def test_training_learns_and_measures(run, tmp_path):
     export.export_run(run, tmp_path / "tiny")
     figures, sampled = evaluate.measure(tmp_path / "tiny", run=run, split=SPLIT, samples=2)
     assert figures["integer"]["nats_per_token"] < 1.5
+    assert all(figures[form]["perplexity"] == round(np.exp(figures[form]["nats_per_token"]), 3) for form in ("integer", "float"))
     assert figures["integer"]["nats_per_token"] == pytest.approx(figures["float"]["nats_per_token"], abs=0.005)
     assert figures["integer"]["saturations"] == 0 and len(sampled) == 2
     assert 0 < figures["firing_rates"]["all"]["nonzero"] < 1

@@ -5,7 +5,8 @@
 Protocol. Every story stands alone and begins after `<|end|>`. All its tokens are scored, the closing `<|end|>` is not, so
 the bytes are those of the text. A story longer than the context is read in windows that overlap by half: the first
 window scores all its tokens, each later one only its second half, so that every scored token sees at least half a
-context of earlier text where that exists. Bits per byte = summed negative log2-likelihood / UTF-8 bytes.
+context of earlier text where that exists. Bits per byte = summed negative log2-likelihood / UTF-8 bytes; perplexity =
+exp(nats per token), which models of other tokenizers cannot be compared by.
 """
 
 import argparse
@@ -133,6 +134,12 @@ def sample_statistics(samples: list[str], training: list[str], length: int = 13)
             f"copied_{length}_grams": sum(g in copied for g in grams) / max(1, len(grams))}
 
 
+def figures_of(nats: float, tokens: int, size: int) -> dict[str, float]:
+    """Bits per byte, nats per token and perplexity per token of a text of so many tokens and bytes."""
+    per_token = round(nats / tokens, 5)
+    return {"bits_per_byte": round(nats / math.log(2) / size, 5), "nats_per_token": per_token, "perplexity": round(math.exp(per_token), 3)}
+
+
 def log_softmax_of(model) -> callable:
     """Log-probabilities of a float model."""
     return lambda tokens: torch.log_softmax(model(tokens), -1)
@@ -157,7 +164,7 @@ def measure(model_folder: Path, *, run: Path | None = None, twin: Path | None = 
     digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
     def entry(total):
-        return {"bits_per_byte": round(total / math.log(2) / n_bytes, 5), "nats_per_token": round(total / n_tokens, 5)}
+        return figures_of(total, n_tokens, n_bytes)
 
     integer, rates = IntegerSequences(arrays, config), FiringRates(config)
     log_probabilities = log_softmax_of_integers(integer, scale, rates.trace)

@@ -11,7 +11,6 @@ Cycles and bytes per token come from the cycle model: the first tokens of the fi
 resident rows and with all rows streamed over its memory ports.
 """
 
-import math
 from pathlib import Path
 
 from spikeloom.arch.config import AcceleratorConfig, FitError
@@ -20,7 +19,7 @@ from spikeloom.arch.streamed_cycles import MemoryTiming
 from spikeloom.compiler.image import compile_model
 
 from . import reference, store
-from .evaluate import log_softmax_of, log_softmax_of_integers, summed_nats
+from .evaluate import figures_of, log_softmax_of, log_softmax_of_integers, summed_nats
 from .export import to_stored
 from .integer_model import IntegerModel
 from .integer_torch import IntegerSequences
@@ -74,7 +73,7 @@ def measure(folder: Path, texts: list[str], machine: AcceleratorConfig, limit: i
     def entry(log_probabilities, config):
         nats = summed_nats(log_probabilities, encoded, config)
         advance(1)
-        return {"nats_per_token": round(nats / n_tokens, 5), "bits_per_byte": round(nats / math.log(2) / n_bytes, 5)}
+        return figures_of(nats, n_tokens, n_bytes)
 
     found["float"] = entry(log_softmax_of(reference.load(folder / "reference" / "float.safetensors")[0]), models["integer"].config)
     for name, stored in models.items():

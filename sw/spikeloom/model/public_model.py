@@ -10,7 +10,6 @@ have no token), each story begins with its begin token. The model may have seen 
 import argparse
 import hashlib
 import json
-import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ import torch.nn.functional as F
 from spikeloom.arch.config import ModelConfig
 
 from . import corpus
-from .evaluate import summed_nats
+from .evaluate import figures_of, summed_nats
 from .practice import Teacher, scored_pieces
 
 #: Tokens that the model may look back on: as many as ours has, as the published comparison took, and all it was trained with.
@@ -85,7 +84,7 @@ def measure(model: Path, tokenizer: Path, texts: list[str], contexts=CONTEXTS) -
     out = {}
     for context in contexts:
         nats = summed_nats(lambda ids: log_softmax(teacher, ids), encoded, replace(shape, context=context))
-        out[str(context)] = {"nats_per_token": round(nats / tokens, 5), "bits_per_byte": round(nats / math.log(2) / total_bytes, 5)}
+        out[str(context)] = figures_of(nats, tokens, total_bytes)
     return {"model": {"name": "stories260K", "sha256": hashlib.sha256(Path(model).read_bytes()).hexdigest(), "float": True,
                       "licence": "MIT", "source": "karpathy/tinyllamas"},
             "texts": len(texts), "bytes": total_bytes, "tokens": tokens,

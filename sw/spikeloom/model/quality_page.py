@@ -6,7 +6,18 @@ from pathlib import Path
 
 from .ablation_table import BASE, DATA, HEADLINES, VARIANTS
 from .quality_notes import TRIED
-from .quality_sections import CYCLES, SUITES, goal_lines, goals, number, precision_lines, suite, suite_lines
+from .quality_sections import (
+    CYCLES,
+    SUITES,
+    goal_lines,
+    goals,
+    number,
+    precision_lines,
+    released_figures,
+    released_lines,
+    suite,
+    suite_lines,
+)
 
 EVIDENCE = "[model]"
 PICTURE = "quality.png"
@@ -104,6 +115,7 @@ def write(results: list[dict], about: dict, out: Path, docs: Path, command: str,
         document["public_model"] = {"from": f"results/{PUBLIC}", "bits_per_byte_by_context": {
             context: row["bits_per_byte"] for context, row in held["by_context"].items()}}
     document |= {"precision": suite(out.parent, "precision"), "suites": {name: suite(out.parent, name) for name in SUITES}}
+    document["released"] = released_figures(out.parent)
     document["integer_less_float_nats"] = exported(out.parent)
     document["goals"] = goals(document)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -126,6 +138,7 @@ def page(document: dict) -> str:
     lines += ["", "Rows of data sets are the small shape of the ablations, the others the released models. "
               "After so few tokens neither small model is trained, and a gap there, or none, does not speak for trained ones."]
     lines += goal_lines(document["goals"], document.get("public_model")) if "goals" in document else []
+    lines += released_lines(document["released"], document["suites"]["device"]) if document.get("released") else []
     lines += precision_lines(document["precision"]) if document.get("precision") else []
     lines += suite_lines(document["suites"]) if "suites" in document else []
     shape = document["shape"]

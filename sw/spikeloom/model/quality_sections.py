@@ -7,6 +7,7 @@ from pathlib import Path
 from .quality_notes import GOALS, REASONS
 
 CYCLES = ("cycles_per_token", "streamed_cycles_per_token", "weight_bytes_per_token")
+FORMS = ("integer", "float", "softmax_twin")
 SUITES = ("device", "minimal-pairs", "wikitext", "zero-shot", "spiking")
 
 
@@ -29,6 +30,40 @@ def four_bits_less_eight(document: dict) -> list[tuple[str, float]]:
             cost = statistics.mean(four[seed] - eight[seed] for seed in four.keys() & eight.keys())
             found.append((document["data"][data]["name"], round(cost, 5)))
     return found
+
+
+def released_figures(folder: Path) -> dict:
+    """What `evaluate` says of each released model on all of its held-out text: data, and figures of each form."""
+    rows = {}
+    for path in sorted(folder.glob("*.json")):
+        held = json.loads(path.read_text(encoding="utf-8"))
+        if {"integer", "float", "data"} <= held.keys():
+            data = {key: held["data"][key] for key in ("name", "texts", "bytes", "tokens")}
+            figures = {form: {key: held[form][key] for key in ("bits_per_byte", "perplexity") if key in held[form]}
+                       for form in (*FORMS, "character_6_gram") if form in held}
+            rows[path.stem] = {"from": f"results/{path.name}", "evidence": "[model]", "data": data, **figures}
+    return rows
+
+
+def released_lines(released: dict, device: dict) -> list[str]:
+    """Bits per byte and perplexity of integers, float, twin and device."""
+    def both(row):
+        return f"{row['bits_per_byte']:.3f} ({row['perplexity']:.2f})" if row else ""
+
+    lines = ["## Released models on held-out text", "",
+             "Bits per byte, and in brackets perplexity per token [model]. On the gateware [sim]: a sample, the first tokens of the first "
+             "texts, where every score and every command's checksum are compared with the integer model's by `==`; it is other text, so "
+             "its figure is another. Tokens per second there: of one processor, simulating and keeping the trace.", "",
+             "| model | text | integers | float | softmax twin | character 6-gram | on RTL [sim] | differences |",
+             "| --- | --- | ---: | ---: | ---: | ---: | --- | ---: |"]
+    for model, row in released.items():
+        run, data = device.get(model, {}), row["data"]
+        on_rtl = "perplexity" in run and run["device"] == "rtl"
+        sample = f"{both(run)}, {run['tokens']} tokens at {run['tokens_per_cpu_second']:.0f}/s" if on_rtl else ""
+        differences = f"{run['mismatches']} of {run['compared']:,}" if run else ""
+        lines.append(f"| `{model}` | {data['name']}, {data['bytes']:,} bytes | {' | '.join(both(row.get(form)) for form in FORMS)} | "
+                     f"{row['character_6_gram']['bits_per_byte']:.3f} | {sample} | {differences} |")
+    return [*lines, ""]
 
 
 def goals(document: dict) -> list[dict]:
@@ -69,13 +104,14 @@ def goal_lines(rows: list[dict], public: dict | None = None) -> list[str]:
 def precision_lines(models: dict) -> list[str]:
     """Float, integers and four bits of the released models."""
     lines = ["## Precision of the released models", "",
-             "On the same held-out texts; cycles of the cycle model on the preset `sim`, rows resident and streamed over one 64-bit port "
-             "[model].", "",
-             "| model | | weight bits | nats/token | bits/byte | cycles/token | streamed | bytes/token |",
-             "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
+             "On the same held-out tokens, the first of those above; cycles of the cycle model on the preset `sim`, rows resident and "
+             "streamed over one 64-bit port [model].", "",
+             "| model | | weight bits | tokens | nats/token | perplexity | bits/byte | cycles/token | streamed | bytes/token |",
+             "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for model, held in models.items():
         for name, row in held["models"].items():
-            figures = (number(row.get("weight_bits"), "d"), number(row["nats_per_token"], ".4f"), number(row["bits_per_byte"], ".4f"),
+            figures = (number(row.get("weight_bits"), "d"), f"{held['tokens']:,}", number(row["nats_per_token"], ".4f"),
+                       number(row.get("perplexity"), ".2f"), number(row["bits_per_byte"], ".4f"),
                        *(number(row.get(key), ",.0f") for key in CYCLES))
             lines.append(f"| `{model}` | {name} | {' | '.join(figures)} |")
     return [*lines, ""]
@@ -85,15 +121,14 @@ def suite_lines(suites: dict) -> list[str]:
     """What the released models say in the other suites, beside twin and chance."""
     lines = ["## Released models in the other suites", "", "| model | suite | spiking, integers | softmax twin | chance |",
              "| --- | --- | --- | --- | --- |"]
-    for model, held in suites["device"].items():
-        lines.append(f"| `{model}` | {held['tokens']} held-out tokens on the gateware {held['evidence']}: differences from the integer "
-                     f"model; bits/byte | {held['mismatches']} of {held['compared']:,}; {held['bits_per_byte']:.3f} | | |")
     for model, held in suites["minimal-pairs"].items():
         both = [held["models"][name]["mean"] for name in ("integer", "softmax twin")]
         lines.append(f"| `{model}` | minimal pairs, share right | {both[0]:.1%} | {both[1]:.1%} | {held['chance']:.0%} |")
     for model, held in suites["wikitext"].items():
-        both = [held["models"][name]["bits_per_byte"] for name in ("integer", "softmax twin")]
-        lines.append(f"| `{model}` | WikiText-2, bits/byte | {both[0]:.3f} | {both[1]:.3f} | |")
+        both = [f"{row['bits_per_byte']:.3f}; {row['word_perplexity']:,.0f}" for row in
+                (held["models"][name] for name in ("integer", "softmax twin"))]
+        lines.append(f"| `{model}` | WikiText-2, the first {held['bytes']:,} bytes of the test text, bits/byte; perplexity per word | "
+                     f"{both[0]} | {both[1]} | |")
     for model, held in suites["zero-shot"].items():
         tasks = held["models"]["integer"]["tasks"]
         for task, row in tasks.items():
@@ -104,4 +139,16 @@ def suite_lines(suites: dict) -> list[str]:
         operations = held["synaptic_operations_per_token"]
         lines.append(f"| `{model}` | silent neurons; additions per token (dense: {operations['Dense']:,}) | "
                      f"{held['activation_sparsity']:.0%}; {operations['Effective_ACs']:,} | | |")
-    return [*lines, "", "A model of this size that knows only stories is at chance in the zero-shot suites, as expected."]
+    return [*lines, "", *chance_lines(suites["zero-shot"])]
+
+
+def chance_lines(models: dict) -> list[str]:
+    """Which zero-shot scores say anything beside chance."""
+    lines = []
+    for model, held in models.items():
+        tasks = held["models"]["integer"]["tasks"]
+        outside = [f"{task} ({'below' if row['accuracy'] < row['chance'] else 'above'})" for task, row in tasks.items()
+                   if abs(row["accuracy"] - row["chance"]) > 2 * row["standard_error"]]
+        lines.append(f"Zero-shot, `{model}`: within two standard errors of chance (1 / choices), as a model that knows only stories must be"
+                     f"{': all but ' + ', '.join(outside) if outside else ''}.")
+    return lines
