@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import os
 import time
 
@@ -138,6 +139,7 @@ def test_ngram_is_a_distribution_and_learns():
     for history in ("", "\0", "the ", "zzz"):
         assert sum(model.probability(history, c) for c in model.alphabet) == pytest.approx(1)
     assert model.nats(TEXTS[0]) / len(TEXTS[0]) < model.nats("tac eht nopu") / 12
+    assert model.nats("") == 0 and model.nats("the") == pytest.approx(model.nats("th") - math.log(model.probability("\0th", "e")))
 
 
 def test_sample_statistics():

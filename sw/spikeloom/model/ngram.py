@@ -35,7 +35,7 @@ class CharacterNgram:
         return p
 
     def nats(self, text: str, begin: str = "\0") -> float:
-        """Negative log-likelihood of a text and its end."""
-        line = begin + text + begin
+        """Negative log-likelihood of a text; as of the models beside it, its end is not scored."""
+        line = begin + text
         return -sum(math.log(self.probability(line[max(0, at - self.order + 1) : at], line[at]))
                     for at in range(1, len(line)))
