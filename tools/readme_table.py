@@ -25,8 +25,8 @@ FIGURES = {
     "dense_over_sparse_bytes": "the same, bytes of weights",
     "stream_peak_fraction": "streamed rows: bytes per cycle over the port's peak",
     "prefill_over_decode": "the same: reading a prompt of 128 in blocks of 16, tokens per second over those of writing",
-    "tok_s_d288_z2": "8 M parameters, int4, on a PYNQ-Z2, tokens/s",
-    "tok_s_d768_kv260": "125 M parameters, int4, on a KV260, tokens/s",
+    "tok_s_d288_z2": "8 M parameters, int4, a PYNQ-Z2's memory, assumed clock and machine, tokens/s",
+    "tok_s_d768_kv260": "123 M parameters and an embedding, int4, a KV260's memory, assumed clock, machine beyond the chip, tokens/s",
     "fmax_mhz_ecp5": "clock of the core on an ECP5-85F, MHz",
     "z2_lut_fraction": "look-up tables of a PYNQ-Z2 used",
     "z2_bram_fraction": "block RAM of a PYNQ-Z2 used",
@@ -39,7 +39,7 @@ FIGURES = {
 def figure_row(record: dict, what: str, where: str) -> tuple[str, str, str, str]:
     """A line of one of bench.json's figures."""
     value, marks = record["value"], " (missed)" * (record["met"] is False) + " (of older Verilog)" * record.get("stale", False)
-    figure = f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
+    figure = f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}" if value >= 10 else f"{value:.3f}".rstrip("0")
     return what, figure + marks, (record["goal"] or "").lstrip("<>= "), f"`{record['evidence']}` {where}"
 
 

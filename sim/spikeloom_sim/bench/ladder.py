@@ -16,12 +16,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from spikeloom.arch.commands import Attention, Command, Opcode, Sink
+from spikeloom.arch.commands import Attention, Command, Memory, Opcode, Sink
 from spikeloom.arch.config import WEIGHT_BITS, AcceleratorConfig, ceil_div
 from spikeloom.arch.cycles import SKIPPED, TOKEN_OVERHEAD, Border, command_cycles, most_hits
 from spikeloom.arch.layout import Image
-from spikeloom.arch.run_cycles import SpikeBuffers, Token
+from spikeloom.arch.run_cycles import SpikeBuffers, Token, run_report, token_steps
 from spikeloom.arch.streamed_cycles import MemoryTiming
+from spikeloom.arch.sweeps import Prefill, prompt_blocks, sweeps
+from spikeloom.model.command_check import memory_shape
 
 #: Cycles between a tile's last event and its drain, where nothing else goes on meanwhile.
 _TURN = 4
@@ -159,6 +161,22 @@ def climb(cfg: AcceleratorConfig, images: Mapping[int, Image], tokens: list[Toke
         cost = Climber(cfg, rung, memory).cost(image.program, tokens, image.card["entries"]["token"], levels_of)
         out.append({"rung": rung.name, "what": rung.what, **cost.summary()})
     return out
+
+
+def prompt(cfg: AcceleratorConfig, image: Image, tokens: Sequence[Token], memory: MemoryTiming) -> list[dict]:
+    """Reading a prompt of streamed rows one token at a time and in blocks: cycles and bytes of weights per token."""
+    entry, prefill, n = image.card["entries"]["token"], Prefill.of(image.card), len(tokens)
+    tokens = [it._replace(head=place == n - 1) for place, it in enumerate(tokens)]
+    apart, blocks = (run_report(cfg, image.program, tokens, entry=entry, memory=memory, prefill=how) for how in (None, prefill))
+    loads = [command for first, end in sweeps(image.program, prefill.entry) for command in image.program[first:end]
+             if command.opcode == Opcode.LOAD]
+    loaded = sum(command["l_words"] for command in loads) * memory_shape(Memory.RESIDENT, cfg)[1]
+    last = token_steps(cfg, image.program, tokens[-1], entry=entry, memory=memory)
+    embedding = sum(step.row_bytes for step in last if step.command.opcode == Opcode.EMBED)
+    sizes = prompt_blocks(n, prefill, n)
+    read = loaded * len(sizes) + embedding * sum(sizes) + sum(step.row_bytes for step in last)
+    return [{"rung": "prompt, token by token", "cycles": round(apart.cycles_per_token, 1), "row_bytes": round(apart.bytes_per_token)},
+            {"rung": f"prompt, blocks of {prefill.block}", "cycles": round(blocks.cycles_per_token, 1), "row_bytes": round(read / n)}]
 
 
 def reader_of_levels(levels: dict[str, np.ndarray]):

@@ -277,7 +277,7 @@ class Measures:
 
     @cached_property
     def ladder(self) -> dict[str, list[dict]]:
-        """Every rung, with resident and with streamed rows."""
+        """Every rung, with resident and with streamed rows; the story as a prompt."""
         stored = self.stored(MODEL)
         levels_of = ladder.reader_of_levels(neuron_levels(stored.config))
         single = {bits: replace(stored.config, weight_bits=bits) for bits in (8, 4)}
@@ -287,6 +287,7 @@ class Measures:
             images = {bits: program_of(config, self.cfg, streamed) for bits, config in single.items()}
             out["resident" if streamed == "none" else "streamed"] = ladder.climb(self.cfg, images, tokens, levels_of, memory)
             step()
+        out["prompt"] = ladder.prompt(self.cfg, images[4], self.tokens, memory)
         return out
 
     @cached_property

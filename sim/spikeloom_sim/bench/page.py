@@ -54,15 +54,27 @@ rate 0, and from there a straight line to dense mode."""
 _ROOFLINE = """Additions of weights per cycle over additions per byte read. Dots: what the machine adds; rings: what a dense machine would
 have had to add in the same time. A ring above a roof is below the dense roofline in cycles."""
 _LARGE = """By the cycle model, at the firing rates of the largest released model ({rates}), with everything counted: parameters, keys,
-values, embedding."""
+values, embedding. The dense int4 roof reads every weight of the layers and the head once per token at 75% of the DRAM's peak."""
 _LAYERS = """What that rests on: a layer of each shape at full width in RTL, streamed, random weights, forced rates [sim]."""
 _PROCESSOR = """`decode.c`: the integer model as a plain C loop with row skip, 128-bit vectors, one sequence per core, in processor seconds;
 {differ} of {compared:,} logits differ from the integer model's. The boards' figures are scaled by published CoreMark per core [model]."""
 
 
+_STALE = """Stale: the tables and pictures below are of Verilog {theirs}, the figures above of {ours}; `spikeloom bench` makes them
+again."""
+
+
+def stale(figures: Mapping, found: Mapping) -> list[str]:
+    """A line, where the tables were measured on other Verilog than the figures."""
+    ours = figures.get("cycles_per_token_260k", {}).get("of", {}).get("machine", {}).get("verilog_sha256", "")
+    theirs = found.get("model", {}).get("machine", {}).get("verilog_sha256", ours)
+    return [_prose(_STALE).format(theirs=f"{theirs[:12]}...", ours=f"{ours[:12]}..."), ""] if ours and theirs != ours else []
+
+
 def text(figures: Mapping, found: Mapping, notes: str) -> str:
     """The page, as far as there are tables for it."""
-    lines = ["# Performance", "", _prose(_HEAD), "", *tables.of_figures(figures), "", *tables.of_short_ones(figures)]
+    lines = ["# Performance", "", _prose(_HEAD), "", *tables.of_figures(figures), "", *tables.of_short_ones(figures),
+             *tables.of_conditions(figures), *stale(figures, found)]
     for needed, section in _SECTIONS:
         if all(name in found for name in needed):
             lines += section(figures, found)
@@ -104,7 +116,9 @@ def _roofline(figures, found):
 
 def _large(figures, found):
     rates = ", ".join(f"{kind} {rate:.2f}" for kind, rate in found["rates"].items())
-    return ["## Large shapes", "", _prose(_LARGE).format(rates=rates), "", *tables.of_boards(figures), ""]
+    beside = {key: figures[key]["beside"] for key in tables.BOARD_KEYS if key in figures}
+    notes = [f"* `{key}`: {part['built']} {part['context']}." for key, part in beside.items()]
+    return ["## Large shapes", "", _prose(_LARGE).format(rates=rates), "", *tables.of_boards(figures), "", *notes, ""]
 
 
 def _layers(figures, found):

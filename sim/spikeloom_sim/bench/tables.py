@@ -6,6 +6,9 @@ from .keys import GOALS
 from .pictures import KINDS, by_kind
 from .sweep import theory
 
+#: Figures of shapes on boards.
+BOARD_KEYS = ("tok_s_d288_z2", "tok_s_d768_kv260")
+
 
 def number(value) -> str:
     """A value for people."""
@@ -13,6 +16,8 @@ def number(value) -> str:
         return " : ".join(number(part) for part in value)
     if isinstance(value, float) and value < 10:
         return f"{value:.3f}".rstrip("0").rstrip(".")
+    if isinstance(value, float) and value < 100:
+        return f"{value:.1f}"
     return f"{value:,.0f}" if isinstance(value, (int, float)) else str(value)
 
 
@@ -38,9 +43,19 @@ def of_figures(figures: Mapping) -> list[str]:
 
 def of_short_ones(figures: Mapping) -> list[str]:
     """What falls short, why, and what would close it."""
-    lines = [f"* `{key}` ({number(figures[key]['value'])}, goal {figures[key]['goal']}): {figures[key]['note']}"
-             for key in GOALS if key in figures and figures[key]["met"] is False]
+    lines = [_told(key, figures[key]) for key in GOALS if key in figures and figures[key]["met"] is False]
     return ["## What falls short", "", *lines, ""] if lines else []
+
+
+def of_conditions(figures: Mapping) -> list[str]:
+    """What is to be known of figures that are met; those of boards say it beside their table."""
+    lines = [_told(key, figures[key]) for key in GOALS
+             if key in figures and figures[key]["met"] and figures[key].get("note") and key not in BOARD_KEYS]
+    return ["## What the others rest on", "", *lines, ""] if lines else []
+
+
+def _told(key, record):
+    return f"* `{key}` ({number(record['value'])}, goal {record['goal']}): {record['note']}"
 
 
 def of_commands(resident: Mapping, events: int) -> list[str]:
@@ -63,6 +78,8 @@ def of_ladder(ladder: Mapping) -> list[str]:
     for here, there in zip(ladder["resident"], ladder["streamed"]):
         rows.append((here["rung"], here["what"], f"{here['cycles']:,.0f}", f"{first / here['cycles']:.1f}x", f"{there['cycles']:,.0f}",
                      f"{here['row_bytes']:,}", f"{here['value_bytes']:,}"))
+    rows += [(record["rung"], "its last token alone has logits", "", "", f"{record['cycles']:,.0f}", f"{record['row_bytes']:,}", "")
+             for record in ladder.get("prompt", ())]
     return table(("rung", "what", "cycles/token, resident", "so far", "cycles/token, streamed", "bytes of weights", "bytes of values"),
                  rows, left=2)
 
@@ -94,7 +111,7 @@ def of_layers(layers: Sequence[Mapping]) -> list[str]:
 def of_boards(figures: Mapping) -> list[str]:
     """Large shapes on boards."""
     rows = []
-    for key in ("tok_s_d288_z2", "tok_s_d768_kv260"):
+    for key in BOARD_KEYS:
         if key not in figures:
             continue
         record = figures[key]["beside"]

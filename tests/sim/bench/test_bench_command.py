@@ -75,3 +75,20 @@ def test_a_computer_of_unknown_speed_leaves_what_is_on_file(root, monkeypatch):
 def test_the_page_is_drawn_again(root):
     assert invoke(root, "--page").exit_code == 0
     assert "skip_exploited" in (root / "docs" / "performance.md").read_text()
+
+
+def test_streamed_runs_count_where_enough_reads_are_open(tmp_path):
+    run = {"ports": 2, "dense": False, "latency": 40, "outstanding": 8, "stream_peak_fraction_with_first_beat": 0.9, "cycles_per_token": 1,
+           "bytes_per_token": 1, "first_beat_latency": {}, "prediction_error": 0, "mismatches": 0}
+    record = {"command": "c", "machine": {}, "memory": {},
+              "near": run | {"stream_peak_fraction": 0.97, "streamed_over_bound": 1.09},
+              "far": run | {"latency": 100, "outstanding": 16, "stream_peak_fraction": 0.98, "streamed_over_bound": 1.11},
+              "few": run | {"latency": 100, "stream_peak_fraction": 0.75, "streamed_over_bound": 1.42}}
+    path = tmp_path / bench_run.STREAMED
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(record))
+    figures = bench_run.Figures(None, tmp_path)
+    fraction, bound = figures._of_streamed_runs("stream_peak_fraction", min, (False,)), figures._of_streamed_runs(
+        "streamed_over_bound", max, (False,))
+    assert (fraction.value, bound.value) == (0.97, 1.11) and list(fraction.beside) == ["near", "far", "few"]
+    assert bound.note.endswith("1.420 with 2 ports, 100 cycles and 8 reads open.")

@@ -8,10 +8,13 @@ import pytest
 from spikeloom.arch.presets import preset
 from spikeloom.arch.run_cycles import Token, token_cycles, token_steps
 from spikeloom.arch.streamed_cycles import MemoryTiming
+from spikeloom.compiler.image import compile_model
+from spikeloom.driver.device import Device
+from spikeloom.model.emulator import Emulator
 from spikeloom.model.integer_model import IntegerModel
 from spikeloom.model.random_model import TINY, random_model
 from spikeloom.model.tensors import neuron_levels
-from spikeloom_sim.bench.ladder import LADDER, Climber, climb, reader_of_levels
+from spikeloom_sim.bench.ladder import LADDER, Climber, climb, prompt, reader_of_levels
 from spikeloom_sim.bench.shapes import program_of
 
 CFG = replace(preset("tiny"), events=2)
@@ -46,6 +49,20 @@ def test_no_rung_is_slower_or_reads_more(climbed):
     for before, after in zip(rungs, rungs[1:]):
         assert after["cycles"] <= before["cycles"] or after["rung"] == "K winners"
         assert after["row_bytes"] <= before["row_bytes"] and after["value_bytes"] <= before["value_bytes"]
+
+
+def test_a_prompt_in_blocks_reads_each_row_once_a_block():
+    config, tensors = random_model(1, TINY)
+    model, ids = IntegerModel(config, tensors), [3, 9, 20, 7, 1, 30, 2, 8, 11]
+    tokens = [Token(model.step(token, position), token, position) for position, token in enumerate(ids)]
+    image = compile_model(config, tensors, CFG, logit_scale=50.0, streamed="all", prefill_block=4)
+    apart, blocks = prompt(CFG, image, tokens, MemoryTiming(latency=40))
+    assert apart["rung"] == "prompt, token by token" and blocks["rung"] == "prompt, blocks of 4" and blocks["cycles"] < apart["cycles"]
+    with Device(Emulator(CFG), CFG) as device:
+        device.load(image)
+        device.clear_counters()
+        list(device.generate(ids, 1))
+        assert blocks["row_bytes"] == round(device.counters()["bytes_bus_read"] / len(ids))
 
 
 def test_planes_one_by_one_ask_once_per_bit(climbed):

@@ -33,6 +33,7 @@ def test_figures_say_whether_they_meet_their_goal():
 def test_numbers_for_people():
     assert [tables.number(value) for value in (1234567, 1.2302, 0.5, 2824.6, [1, 0.5, 0.25])] == [
         "1,234,567", "1.23", "0.5", "2,825", "1 : 0.5 : 0.25"]
+    assert [tables.number(value) for value in (37.74, 99.96, 100.4)] == ["37.7", "100.0", "100"]
 
 
 def test_theory_is_a_straight_line():
@@ -40,6 +41,19 @@ def test_theory_is_a_straight_line():
                "bytes_per_token": 0, "cycles_counted": 5, "cycles_predicted": 5} for rate in (0.0, 0.5, 1.0)]
     lines = tables.of_rates(points)
     assert lines[3].startswith("| 0.5 | 0.500 | 550 | 550 | +0.0% |")
+
+
+def test_tables_of_other_verilog_are_stale():
+    figures = {"cycles_per_token_260k": {"of": {"machine": {"verilog_sha256": "a" * 64}}}}
+    assert page.stale(figures, {"model": {"machine": {"verilog_sha256": "b" * 64}}})[0].startswith("Stale: ")
+    assert page.stale(figures, {"model": figures["cycles_per_token_260k"]["of"]}) == page.stale(figures, {}) == page.stale({}, {}) == []
+
+
+def test_figures_that_are_met_say_what_they_rest_on():
+    record = {"value": 4.2, "unit": "", "evidence": "[sim]", "goal": ">= 4", "met": True, "what": "w", "note": "So and so."}
+    assert tables.of_conditions({"prefill_over_decode": record})[2] == "* `prefill_over_decode` (4.2, goal >= 4): So and so."
+    assert tables.of_conditions({"prefill_over_decode": record | {"met": False}}) == []
+    assert tables.of_conditions({"tok_s_d288_z2": record}) == [], "said beside the table of boards"
 
 
 def test_the_page_on_file_is_that_of_the_figures_on_file():
