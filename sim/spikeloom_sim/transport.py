@@ -121,7 +121,11 @@ _FUNCTIONS = {
 
 
 def _load(library: Path) -> ctypes.CDLL:
-    loaded = ctypes.CDLL(str(library))
+    try:
+        loaded = ctypes.CDLL(str(library))
+    except OSError as error:
+        raise DeviceGone(f"The simulator cannot be loaded: {error}.",
+                         remedy=f"Delete the folder {library.parent}; it is built again then.") from error
     for name, (result, arguments) in _FUNCTIONS.items():
         function = getattr(loaded, name)
         function.restype, function.argtypes = result, arguments
@@ -340,8 +344,10 @@ class RtlTransport:
         raise MemoryError(f"The simulated memory of {self.memory.nbytes:,} bytes has no room for {nbytes:,} more.")
 
     def _free(self, buffer: RtlBuffer) -> None:
-        if self._device is None or self._buffers.pop(buffer.address, None) is None:
+        # The address may belong to another buffer by now: freeing twice is freeing once.
+        if self._device is None or self._buffers.get(buffer.address) is not buffer:
             return
+        del self._buffers[buffer.address]
         pages = -(-buffer.array.nbytes // PAGE_BYTES) * PAGE_BYTES
         bisect.insort(self._holes, (buffer.address - self.memory.base, pages))
         merged = self._holes[:1]

@@ -152,6 +152,15 @@ def test_freed_addresses_are_given_again(pair):
         transport.allocate(0)
 
 
+def test_a_buffer_that_is_freed_twice_takes_no_other_with_it(pair):
+    board, transport = pair
+    first = transport.allocate(4096)
+    first.free()
+    second = transport.allocate(4096)
+    first.free()
+    assert second.address == first.address == BASE and board.ask(Kind.FETCH, BASE, 1).argument == 0
+
+
 def test_interrupt(pair):
     board, transport = pair
     assert transport.wait_interrupt(0.01) is False

@@ -149,7 +149,17 @@ def test_memory_is_given_back_and_merged(libraries):
             transport.allocate(1)
         for buffer in buffers[::2] + buffers[1::2] + buffers:
             buffer.free()
-        assert transport.allocate(16 * 4096).address == transport.memory.base
+        whole = transport.allocate(16 * 4096)
+        assert whole.address == transport.memory.base
+        buffers[0].free()
+        with pytest.raises(MemoryError, match="no room for 1 more"):
+            transport.allocate(1)
+
+
+def test_a_damaged_library_is_refused_in_words(tmp_path):
+    (tmp_path / "libsim.so").write_bytes(b"cut")
+    with pytest.raises(DeviceGone, match=f"Delete the folder {tmp_path}"):
+        RtlTransport.from_library(tmp_path / "libsim.so")
 
 
 @pytest.mark.parametrize("response", ["slverr", "decerr"])

@@ -133,9 +133,9 @@ class Core:
         """Prompts are read in blocks, if the image has sweeps for them, or token by token."""
         prefill = Prefill.of(self._card) if wanted else None
         if prefill != self._prefill:
-            self._prefill = prefill
             entry, block = prefill or (0, 0)
             self.registers.write("prefill", entry=entry, block=block)
+            self._prefill = prefill
 
     def _place(self, data):
         """Copy an image into memory; returns where it begins: a block of every port lies there."""
@@ -152,6 +152,8 @@ class Core:
         if old is not None and len(old.array) >= nbytes:
             return old
         if old is not None:
+            # Forgotten first: where there is no memory for the new one, nobody finds the old one.
+            del self._buffers[name]
             old.free()
         self._buffers[name] = self.transport.allocate(nbytes)
         return self._buffers[name]

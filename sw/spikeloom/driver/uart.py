@@ -71,7 +71,9 @@ class UartBuffer:
 
     def free(self) -> None:
         """From now on the board's accesses are answered with an error."""
-        self._owner._buffers.pop(self._address, None)
+        # The address may belong to another buffer by now: freeing twice is freeing once.
+        if self._owner._buffers.get(self._address) is self:
+            del self._owner._buffers[self._address]
 
 
 class UartTransport:
