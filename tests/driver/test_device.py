@@ -211,10 +211,23 @@ def test_prompts(bench):
     ids(b.device.generate([1] * 30, 2, ignore_end=True))
     with pytest.raises(errors.ContextFull, match="after 31"):
         b.device.generate([1], 3)
-    for bad in ({"n_new": 0}, {"n_new": 1, "top_k": -1}, {"n_new": 1, "temperature": -1.0}, {"n_new": 1, "temperature": 1e9}):
+    for bad in ({"n_new": 0}, {"n_new": 1, "top_k": -1}, {"n_new": 1, "temperature": -1.0}, {"n_new": 1, "temperature": 1e9},
+                *({"n_new": 1, "temperature": float(text)} for text in ("nan", "inf", "1e308", "1e17"))):
         b.device.clear()
         with pytest.raises(ValueError):
             b.device.generate([1], **bad)
+
+
+def test_where_memory_ends_nothing_that_was_given_back_is_used(bench, monkeypatch):
+    b = bench()
+    ids(b.device.generate([1], 1, ignore_end=True, trace=True))
+    b.device.clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(b.emulator, "allocate", lambda nbytes: (_ for _ in ()).throw(MemoryError("full")))
+        with pytest.raises(MemoryError, match="full"):
+            b.device.generate([1], 20, ignore_end=True, trace=True)
+    ids(b.device.generate([1], 1, ignore_end=True, trace=True))
+    assert len(b.device.trace_records())
 
 
 def test_nothing_loaded_and_busy(bench):

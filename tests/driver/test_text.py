@@ -48,6 +48,8 @@ def test_text_that_cannot_be_said_is_named():
         tool.encode("ax日x")
     with pytest.raises(PromptError, match="empty"):
         tool.encode("")
+    with pytest.raises(PromptError, match="not valid UTF-8"):
+        tool.encode(b"ab\xff".decode(errors="surrogateescape"))
 
 
 def test_damaged_tokenizers_are_refused():

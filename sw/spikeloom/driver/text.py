@@ -48,6 +48,8 @@ class Text:
         """
         if not text:
             raise PromptError("The prompt is empty.")
+        if any("\ud800" <= c <= "\udfff" for c in text):
+            raise PromptError("The prompt holds bytes that are no text: it is not valid UTF-8.", remedy="Give it as UTF-8.")
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         if self._lossless(text, ids):
             return ids
