@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from spikeloom.arch.manifest import write_manifest
 from spikeloom.arch.presets import preset
+from spikeloom.board.__main__ import main
 from spikeloom.compiler import compile_model
 from spikeloom.driver.device import Device
 from spikeloom.driver.errors import BadProgram, DeviceGone
@@ -107,10 +109,28 @@ def test_time_is_recorded(tmp_path):
 
 
 @pytest.mark.parametrize("text, message", [("", "not a recording"), ("{}\n", "not a recording"), ("hello\n", "not a recording"),
-                                           ('{"recording": 9}\n', "recording version 9")])
+                                           ('{"recording": 9}\n', "recording version 9"), ('{"recording": 1}\n5\n', "line 2 is no call"),
+                                           ('{"recording": 1}\n["read", [0]]\n', "line 2 is no call"),
+                                           ('{"recording": 1}\n["now", [], 1]\n["read", [0], null, 5]\n', "line 3 is no call")])
 def test_other_files_are_refused(tmp_path, text, message):
     (tmp_path / "x").write_text(text)
     with pytest.raises(BadRecording, match=message):
         Replay(tmp_path / "x")
     with pytest.raises(BadRecording):
         Replay(tmp_path / "missing")
+
+
+def test_damaged_contents_are_refused(tmp_path):
+    path = tmp_path / "damaged.jsonl"
+    path.write_text('{"recording": 1}\n["allocate", [16], 4096]\n["invalidate", [0], "AAAA"]\n')
+    buffer = Replay(path).allocate(16)
+    with pytest.raises(BadRecording, match="damaged in the contents of buffer 0"):
+        buffer.invalidate()
+
+
+def test_files_that_cannot_be_written_are_said_in_words(recorded, tmp_path, capsys):
+    write_manifest(TINY, manifest := tmp_path / "manifest.json")
+    assert main(["selftest", "--replay", str(recorded[0]), "--manifest", str(manifest), "--record", str(tmp_path / "none" / "x")]) == 3
+    assert "FileNotFoundError" in capsys.readouterr().err
+    assert main(["files", "pynq_z2", "--preset", "tiny", "--output", "/dev/null"]) == 3
+    assert "FileExistsError" in capsys.readouterr().err

@@ -119,7 +119,7 @@ def main(words: list[str] | None = None) -> int:
     arguments = parser().parse_args(words)
     try:
         return arguments.run(arguments)
-    except (SpikeloomError, ManifestError, BadGolden, FitError, ValueError, MemoryError) as error:
+    except (SpikeloomError, ManifestError, BadGolden, FitError, ValueError, OSError, MemoryError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return FAILED
     except ModuleNotFoundError as error:

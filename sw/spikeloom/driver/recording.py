@@ -186,6 +186,8 @@ class Replay:
             lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
             head, self._calls = lines[0], lines[1:]
             version = head["recording"]
+            for number, call in enumerate(self._calls, 2):
+                _check_call(call, number)
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise BadRecording(f"{path} is not a recording: {error}.") from error
         if version != RECORDING_VERSION:
@@ -278,13 +280,23 @@ class _ReplayedBuffer:
     def invalidate(self) -> None:
         packed = self._owner.call("invalidate", [self._number])
         if packed is not None:
-            self._seen = _unpack(packed)
+            try:
+                self._seen = _unpack(packed)
+            except (ValueError, TypeError, zlib.error) as error:
+                raise BadRecording(f"{self._owner.path.name} is damaged in the contents of buffer {self._number}: {error}.") from error
         if self._seen is None or len(self._seen) != len(self.array):
             raise BadRecording(f"{self._owner.path.name} lacks the contents of buffer {self._number}.")
         self.array[:] = self._seen
 
     def free(self) -> None:
         self._owner.call("free", [self._number])
+
+
+def _check_call(call, number):
+    """A line is [name, arguments, answer], and what the call raised where it did. Raises ValueError."""
+    whole = isinstance(call, list) and len(call) in (3, 4) and isinstance(call[0], str) and isinstance(call[1], list)
+    if not whole or len(call) == 4 and not (isinstance(call[3], dict) and {"type", "what", "state", "remedy"} <= call[3].keys()):
+        raise ValueError(f"line {number} is no call")
 
 
 def _error(fields):
