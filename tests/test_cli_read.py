@@ -11,7 +11,9 @@ pytest.importorskip("safetensors")
 
 from typer.testing import CliRunner
 
+from spikeloom.arch.presets import preset
 from spikeloom.cli import app
+from spikeloom.commands.common import build_image
 from spikeloom.model import store
 from spikeloom.model.integer_model import IntegerModel
 from spikeloom.model.random_model import TINY, random_model
@@ -52,6 +54,14 @@ def test_folders_keep_what_a_model_is_for(folders):
     config.write_text(json.dumps({**json.loads(config.read_text()), "mask_token": 10}))
     with pytest.raises(ValueError, match="mask_token 10 is no token"):
         store.load(folders("plain"))
+
+
+def test_boards_compile_the_same_image(folders):
+    from spikeloom.board.models import image_of
+
+    assert image_of(str(folders("filler")), preset("tiny")).card["mask_token"] == 1
+    for kind in ("filler", "sorter"):
+        assert image_of(str(folders(kind)), preset("tiny")) == build_image(str(folders(kind)), preset("tiny"))
 
 
 def test_fill(folders, tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..arch.config import AcceleratorConfig, ModelConfig
+from ..arch.config import AcceleratorConfig
 from ..arch.layout import Image
 from ..compiler import compile_model
 from ..driver.images import open_image
@@ -44,15 +44,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 def load(name: str) -> StoredModel:
     """A model of the package by name, or of a folder. Raises ValueError."""
-    folder = store.find(name)
-    try:
-        fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        config, logit_scale = ModelConfig.from_dict(fields["model"]), float(fields["logit_scale"])
-    except (OSError, KeyError, ValueError) as error:
-        raise ValueError(f"The model folder {folder} cannot be read: {error}.") from error
-    tokenizer = folder / "tokenizer.json"
-    text = tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else None
-    return StoredModel(config, read_safetensors(folder / "model.safetensors"), logit_scale, text)
+    return store.load(store.find(name), read_safetensors)
 
 
 def image_of(name: str | Path, cfg: AcceleratorConfig, *folders: Path, trace_dumps: bool = False) -> Image:
@@ -76,4 +68,4 @@ def image_of(name: str | Path, cfg: AcceleratorConfig, *folders: Path, trace_dum
                 return image
     model = load(str(name))
     return compile_model(model.config, model.tensors, cfg, logit_scale=model.logit_scale, tokenizer_json=model.tokenizer_json,
-                         trace_dumps=trace_dumps)
+                         mask_token=model.mask_token, class_names=model.class_names, trace_dumps=trace_dumps)

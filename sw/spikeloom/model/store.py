@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,28 +73,37 @@ def save(folder: Path, model: StoredModel) -> None:
         (folder / "tokenizer.json").write_text(model.tokenizer_json, encoding="utf-8")
 
 
-def load(folder: Path) -> StoredModel:
-    """Read a model folder.
+def read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """Tensors of a file. Raises ValueError where it is damaged."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path.name} is damaged: {error}") from error
+
+
+def load(folder: Path, read: Callable[[Path], dict[str, np.ndarray]] = read_safetensors) -> StoredModel:
+    """Read a model folder; `read` gives the tensors of a file in the safetensors format.
 
     Raises
     ------
     ValueError
         When a file is missing or damaged, or a tensor does not fit the config.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     try:
         fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         config, logit_scale = ModelConfig.from_dict(fields["model"]), float(fields["logit_scale"])
         mask_token, class_names = fields.get("mask_token"), tuple(fields.get("class_names", ()))
-        tensors = load_file(folder / "model.safetensors")
+        tensors = read(folder / "model.safetensors")
         require(math.isfinite(logit_scale) and logit_scale > 0, f"the logit scale must be positive, it is {logit_scale}", ValueError)
         require(mask_token is None or 0 <= mask_token < config.vocabulary, f"mask_token {mask_token} is no token", ValueError)
         check_tensors(config, tensors)
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
-        raise ValueError(f"The model folder {folder} cannot be read: {str(error).rstrip('.')}. Export the model again, or get the folder "
-                         "again from where it came.") from error
-    tokenizer = folder / "tokenizer.json"
-    text = tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else None
+        tokenizer = folder / "tokenizer.json"
+        text = tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else None
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        what = f"config.json lacks {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
+        raise ValueError(f"The model folder {folder} cannot be read: {what}. Export the model again, or get the folder again from where "
+                         "it came.") from error
     return StoredModel(config, tensors, logit_scale, text, mask_token, class_names)
