@@ -60,6 +60,7 @@ def verilog_of(cfg: AcceleratorConfig, *, progress=verilator.announce) -> tuple[
 def open_machine(cfg: AcceleratorConfig, *, trace: bool = False, scramble: bool = False, progress=verilator.announce,
                  **options) -> RtlTransport:
     """A simulated device of this machine; `options` go to `RtlTransport.from_library`."""
+    verilator.find()  # before the export, which takes a while: what is missing is said at once
     text, ports = verilog_of(cfg, progress=progress)
     library = verilator.build(text, ports, top_name(cfg), verilator.Options(trace=trace, scramble=scramble), progress=progress)
     return RtlTransport.from_library(library, **options)

