@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from spikeloom.arch.layout import read_image, write_image
 from spikeloom.cli import app
 from spikeloom.commands.common import machine_for
 from spikeloom.commands.machine import REGISTERS_FILE
+from spikeloom.driver.errors import DeviceGone
 from spikeloom.model import store
 from spikeloom.model.random_model import TINY, random_model
 
@@ -119,6 +121,13 @@ def test_a_difference_is_an_exit_code(folder, tmp_path, monkeypatch):
     (["generate", "a" * 40], "do not fit the context"),
     (["generate", "a", "--image", "nothing.loom"], "cannot be read"),
     (["generate", "a", "--json", "/nowhere/x.json"], "No such file"),
+    (["generate", "a", "--json", "/dev/null/x.json"], "Not a directory"),
+    (["generate", "a\udcff"], "not valid UTF-8"),
+    (["compile", "--output", "/dev/null/x.loom"], "Not a directory"),
+    (["verilog", "--output", "/dev"], "Is a directory"),
+    (["systems", "--json", "/dev/null/x"], "Not a directory"),
+    (["selftest", "--models", "0"], "At least one model"),
+    (["eval", "--suite", "minimal-pairs", "--limit", "-1"], "is no number of 1 or more"),
     (["compile", "nothing"], "There is no model"),
     (["info", "nothing.loom"], "cannot be read"),
     (["verilog", "--preset", "nothing"], "There is no preset"),
@@ -131,6 +140,72 @@ def test_bad_input_is_one_error_in_words(folder, arguments, words):
     done = run(*arguments)
     assert done.exit_code == 2, done.output
     assert words in done.output.replace("\n", " ") and "Traceback" not in done.output
+
+
+def test_a_result_that_cannot_be_kept_is_refused_before_the_work(folder, tmp_path):
+    for place in (tmp_path, tmp_path / "none" / "r.json"):
+        done = run("generate", "a", "--model", folder, "--preset", "tiny", "--tokens", 3, "--json", place)
+        assert done.exit_code == 2 and "cycles/token" not in done.output
+    kept = tmp_path / "r.json"
+    kept.write_text("kept")
+    assert run("generate", "aX", "--model", folder, "--preset", "tiny", "--json", kept).exit_code == 2
+    assert kept.read_text() == "kept"
+
+
+def test_errors_have_a_line_of_their_own(folder, monkeypatch):
+    """The prompt is not shown before it was checked; a device that fails leaves what it said on a line that ends."""
+    done = run("generate", "bee", "--model", folder, "--preset", "tiny", "--tokens", 0)
+    assert done.output.startswith("ValueError:"), done.output
+
+    from spikeloom.driver.device import Device
+
+    def fails(self, *args, **kwargs):
+        yield from list(honest(self, *args, **kwargs))[:2]
+        raise DeviceGone("It is gone.")
+
+    honest = Device.generate
+    monkeypatch.setattr(Device, "generate", fails)
+    done = run("generate", "bee", "--model", folder, "--preset", "tiny", "--tokens", 3, "--ignore-end")
+    assert done.exit_code == 3 and "\nDeviceGone: It is gone." in done.output and done.output.startswith("bee")
+
+
+@pytest.mark.parametrize("raised, code, words", [
+    (OSError(28, "No space left on device"), 2, "OSError: [Errno 28] No space left"), (MemoryError(), 3, "no memory left"),
+    (MemoryError("The memory has no room."), 3, "has no room")])
+def test_what_the_computer_lacks_is_said_in_words(monkeypatch, raised, code, words):
+    def lacking(*_):
+        raise raised
+
+    monkeypatch.setattr("spikeloom.commands.machine.open_device", lacking)
+    done = run("selftest")
+    assert done.exit_code == code and words in done.output and isinstance(done.exception, SystemExit)
+
+
+@pytest.mark.parametrize("changed, of_model", [
+    ({"model": None}, {}), ({"logit_scale": None}, {}), ({"logit_scale": "x"}, {}), ({"class_names": 5}, {}), ({"mask_token": "x"}, {}),
+    ({}, {"width": "16"}), ({}, {"width": 16.0}), (None, None)])
+def test_a_damaged_model_is_named(folder, tmp_path, changed, of_model):
+    """By the command line and on boards, which read folders without the package safetensors."""
+    from spikeloom.board import models
+
+    shutil.copytree(folder, damaged := tmp_path / "damaged")
+    config = damaged / "config.json"
+    fields = json.loads(config.read_text())
+    config.write_text(json.dumps([] if changed is None else {**fields, "model": {**fields["model"], **of_model}, **changed}))
+    done = run("generate", "a", "--model", damaged, "--preset", "tiny")
+    assert done.exit_code == 2 and f"The model folder {damaged} cannot be read" in done.output.replace("\n", "")
+    with pytest.raises(ValueError, match="cannot be read"):
+        models.image_of(str(damaged), machine_for("tiny"))
+
+
+def test_names_with_brackets_are_shown_as_they_are(folder, tmp_path):
+    model = store.load(folder)
+    odd = replace(model, config=replace(model.config, name="toy[/] [red]"))
+    store.save(tmp_path / "odd", odd)
+    done = run("compile", tmp_path / "odd", "--preset", "tiny", "--output", tmp_path / "odd[red].loom")
+    assert done.exit_code == 0 and "odd[red].loom" in done.output.replace("\n", "")
+    done = run("info", tmp_path / "odd[red].loom")
+    assert done.exit_code == 0 and "toy[/] [red]" in done.output
 
 
 def test_images_for_other_machines_and_damaged_ones(folder, tmp_path):

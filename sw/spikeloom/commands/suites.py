@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from .common import DEFAULT_MODEL, build_image, machine_for, open_device
+from .common import DEFAULT_MODEL, build_image, check_output, machine_for, open_device
 
 
 def zero_shot(folder, options, progress) -> dict:
@@ -75,6 +75,13 @@ def held_out(folder: Path, options) -> list[str]:
     return ["".join(c for c in text if c in alphabet) for text in split.held_out]
 
 
+def _positive(text: str) -> int:
+    """A number of one or more. Raises argparse.ArgumentTypeError."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
+    return int(text)
+
+
 def main(arguments: list[str]) -> int:
     """Run one suite; 1 where a device differs from the integer model."""
     from ..model import store
@@ -82,7 +89,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="spikeloom eval", description=__doc__.splitlines()[0])
     parser.add_argument("--suite", required=True, choices=list(SUITES))
     parser.add_argument("--model", default=DEFAULT_MODEL, help="model by name, or its folder")
-    parser.add_argument("--limit", type=int, help="questions per task, pairs per kind, characters, tokens or texts")
+    parser.add_argument("--limit", type=_positive, help="questions per task, pairs per kind, characters, tokens or texts")
     parser.add_argument("--tasks", nargs="*", help="zero-shot: only these")
     parser.add_argument("--corpus", help="stories or shakespeare; default: the model's own")
     parser.add_argument("--device", default="rtl", help="device suite: rtl or emulator")
@@ -90,14 +97,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="default: results/MODEL-SUITE.json")
     options = parser.parse_args(arguments)
     folder, console = store.find(options.model), Console(stderr=True)
+    out = options.out or Path("results") / f"{folder.name}-{options.suite}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    check_output(out)
     with Progress(console=console, transient=True) as bars:
         def progress(what, total):
             task = bars.add_task(what, total=total)
             return lambda done: bars.advance(task, done)
 
         result = SUITES[options.suite](folder, options, progress)
-    out = options.out or Path("results") / f"{folder.name}-{options.suite}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
     result = {"command": "spikeloom eval " + " ".join(arguments), "model": folder.name, "model_sha256": store.digest(folder),
               "suite": options.suite, **result}
     out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

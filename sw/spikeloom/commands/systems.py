@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from ..systems import ROWS, Row, find
-from .common import DIFFERS, console, open_device, speaks
+from .common import DIFFERS, check_output, console, open_device, speaks
 
 _TOKENS = 10
 #: Columns of text from which the golden models' names fit beside the rest.
@@ -23,6 +23,7 @@ def systems(
     seed: Annotated[int, typer.Option(help="Of the random network.")] = 1,
 ) -> None:
     """List every system and option of the three papers, or run one against the integer model."""
+    check_output(json)
     if run:
         _run([row for row in ROWS if row.changes is not None] if run == "all" else [find(run)], device, seed)
     elif json is None:
