@@ -166,3 +166,9 @@ def test_lm_eval_scores_them(folder, tmp_path, monkeypatch):
     assert got["accuracy"] == pytest.approx(right / 5) and got["chance"] == pytest.approx(1 / 3, abs=1e-4) and got["questions"] == 5
     with pytest.raises(NotImplementedError, match="spikeloom generate"):
         zero_shot.adapter(judge).generate_until([])
+
+
+def test_a_data_folder_without_the_text_is_said_in_words(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPIKELOOM_DATA", str(tmp_path))
+    with pytest.raises(ValueError, match="WikiText-2 is not here: set SPIKELOOM_DATA"):
+        wikitext.measure(tmp_path, 100)

@@ -151,6 +151,20 @@ def test_twin_has_the_spiking_models_size(name):
     assert twin.parameters_in_all() == pytest.approx(stored, rel=0.02)
 
 
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"model": null}', '{"model": {}}', '{"model": {}, "training": 5}'])
+def test_files_that_are_no_configs_are_refused(tmp_path, text):
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(ValueError, match="is no config of a training"):
+        load_config(str(tmp_path / "c.json"))
+
+
+@pytest.mark.parametrize("budget", [{"steps": -1}, {"minutes": -1.0}, {"steps": 3, "minutes": -1.0}])
+def test_a_budget_that_never_ends_is_refused(tmp_path, budget):
+    with pytest.raises(ValueError, match="would not end"):
+        train(load_config("stories-260k"), run=tmp_path / "run", **budget)
+    assert not (tmp_path / "run").exists()
+
+
 def test_configs_are_named_when_missing():
     with pytest.raises(FileNotFoundError, match="stories-260k"):
         load_config("nowhere")

@@ -53,12 +53,19 @@ def load_config(name: str) -> dict:
     ------
     FileNotFoundError
         Names the configs that exist.
+    ValueError
+        Where the file is no config.
     """
     path = Path(name) if name.endswith(".json") else CONFIGS / f"{name}.json"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.json")))
         raise FileNotFoundError(f"There is no config {name!r}; there are: {known}, or give the path of a .json file.")
-    return json.loads(path.read_text())
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        dict(config["model"], **config["training"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no config of a training; those of {CONFIGS} are. ({type(error).__name__}: {error})") from error
+    return config
 
 
 class Corpus:
@@ -268,7 +275,7 @@ def check_budget(minutes: float | None, steps: int | None) -> None:
     if not minutes and not steps:
         raise ValueError("Give a budget: minutes, steps, or both.")
     if (minutes or 0) < 0 or (steps or 0) < 0:
-        raise ValueError(f"A budget is more than nothing: minutes {minutes}, steps {steps}.")
+        raise ValueError(f"A budget is more than 0 (minutes {minutes}, steps {steps}): with less, training would not end.")
 
 
 def prepare(config: dict, folder: Path, split: corpus.Split, practice: Path | None,

@@ -48,10 +48,10 @@ def measure(folder: Path, most: int = 60_000, progress=lambda what, total: lambd
     Raises
     ------
     ValueError
-        When there is no data folder.
+        When there is no data folder, or it lacks the text.
     """
     data = data_folder()
-    if data is None:
+    if data is None or not (data / "wikitext-2" / "test.txt").is_file():
         raise ValueError("WikiText-2 is not here: set SPIKELOOM_DATA to a folder that holds wikitext-2/test.txt.")
     texts = articles((data / "wikitext-2" / "test.txt").read_text(encoding="utf-8"), most)
     size, words = sum(len(text.encode()) for text in texts), sum(len(text.split()) for text in texts)

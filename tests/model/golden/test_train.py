@@ -173,6 +173,8 @@ def test_presets_fit_the_simulated_machine_and_have_twins(name):
 def test_runs_refuse_what_does_not_fit(causal, tmp_path):
     with pytest.raises(ValueError, match="budget"):
         train(config_of("causal"), run=tmp_path / "a", split=SPLIT)
+    with pytest.raises(ValueError, match="would not end"):
+        train(config_of("causal"), run=tmp_path / "a", split=SPLIT, steps=-1)
     with pytest.raises(ValueError, match="holds a spiking model"):
         train(config_of("causal"), run=tmp_path / "b", kind="softmax", init=causal, steps=1, split=SPLIT, quiet=True)
     with pytest.raises(ValueError, match="not a softmax twin"):
