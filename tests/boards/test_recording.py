@@ -1,6 +1,7 @@
 """`driver.recording`: a recorded session runs again without its device, and nothing else does."""
 
 import json
+import warnings
 
 import pytest
 
@@ -57,6 +58,34 @@ def test_a_longer_session_diverges(recorded):
     path.write_text("\n".join(lines[:len(lines) // 2]) + "\n")
     with pytest.raises(ReplayDiverged, match="the recording ends"):
         session(Replay(path))
+
+
+@pytest.mark.parametrize("cut", [1, 3, None])
+def test_a_line_that_a_crash_cut_is_left_out(recorded, cut):
+    """The calls before it run as they did; said once. A line that lacks its end alone is whole."""
+    path, _ = recorded
+    lines = path.read_text().splitlines()[:20]
+    whole = lines[:-1] if cut else lines
+    path.write_text("\n".join([*lines[:-1], lines[-1][:cut]]))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        replay = Replay(path)
+    for line in whole[1:]:
+        name, arguments, answer = json.loads(line)
+        assert replay.call(name, arguments) == answer
+    assert [str(warning.message) for warning in said] == ([
+        f"The last line of {path} was cut, as when a computer crashes while it records; 18 calls are kept."] if cut else [])
+    with pytest.raises(ReplayDiverged, match="the recording ends"):
+        replay.now()
+
+
+def test_other_lines_that_were_cut_are_refused(recorded):
+    path, _ = recorded
+    head, *lines = path.read_text().splitlines(keepends=True)
+    for text in (head[:9], head + lines[0][:5] + "\n", head + lines[0][:5] + "\n" + lines[1]):
+        path.write_text(text)
+        with pytest.raises(BadRecording, match="not a recording"):
+            Replay(path)
 
 
 def test_a_shorter_session_diverges(recorded):

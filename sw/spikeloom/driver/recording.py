@@ -7,6 +7,7 @@ run again on any computer, as long as the driver makes exactly the same calls.
 import base64
 import json
 import time
+import warnings
 import zlib
 from pathlib import Path
 
@@ -173,7 +174,7 @@ class Replay:
     Parameters
     ----------
     path : Path
-        File that a `Recorder` wrote.
+        File that a `Recorder` wrote. Where a crash cut its last line, the lines before it are kept, with a warning.
 
     Raises
     ------
@@ -183,7 +184,7 @@ class Replay:
 
     def __init__(self, path: Path):
         try:
-            lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+            lines = [json.loads(line) for line in _whole_lines(Path(path))]
             head, self._calls = lines[0], lines[1:]
             version = head["recording"]
             for number, call in enumerate(self._calls, 2):
@@ -290,6 +291,25 @@ class _ReplayedBuffer:
 
     def free(self) -> None:
         self._owner.call("free", [self._number])
+
+
+def _whole_lines(path):
+    """The lines of a recording, but for a last one that was cut. Raises OSError, ValueError."""
+    text = path.read_text(encoding="utf-8")
+    lines = text.splitlines()
+    if len(lines) > 1 and not text.endswith("\n") and not _is_json(lines[-1]):
+        warnings.warn(f"The last line of {path} was cut, as when a computer crashes while it records; {len(lines) - 2} calls are kept.",
+                      stacklevel=3)
+        lines.pop()
+    return lines
+
+
+def _is_json(text):
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_call(call, number):
