@@ -74,6 +74,13 @@ def test_one_command_of_spad(tmp_path):
     assert (tmp_path / "student" / "gradients.csv").read_text().startswith("step,ea,saa,sfa,sta,hta")
     with pytest.raises(ValueError, match="not a softmax twin"):
         golden_train(config_of("causal"), run=tmp_path / "next", teacher=tmp_path / "student", steps=1, split=SPLIT, quiet=True)
+    teacher = tmp_path / "student" / "teacher"
+    tokenizer = json.loads((teacher / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["a"], vocabulary["c"] = vocabulary["c"], vocabulary["a"]  # as many tokens
+    (teacher / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ValueError, match="another tokenizer"):
+        golden_train(config_of("causal"), run=tmp_path / "last", teacher=teacher, steps=1, split=SPLIT, quiet=True)
 
 
 def test_the_twin_of_a_released_model_teaches():

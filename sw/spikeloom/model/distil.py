@@ -53,6 +53,12 @@ def share_tokenizer(teacher: Path | str, folder: Path) -> None:
         (folder / "tokenizer.json").write_bytes(files_of(teacher)[1].read_bytes())
 
 
+def check_tokenizer(teacher: Path | str, tokenizer: Tokenizer) -> None:
+    """Refuse a teacher that reads other tokens than the student, whose tokenizer is given. Raises ValueError."""
+    if Tokenizer.load(files_of(teacher)[1]).backend.to_str() != tokenizer.backend.to_str():
+        raise ValueError(f"The teacher {teacher} has another tokenizer; copy its tokenizer.json into the new run first.")
+
+
 class Teacher:
     """Frozen teacher: tokens int64 [B, T] -> logits float [B, T, V].
 
@@ -70,8 +76,7 @@ class Teacher:
     """
 
     def __init__(self, source: Path | str, tokenizer: Tokenizer):
-        if Tokenizer.load(files_of(source)[1]).backend.to_str() != tokenizer.backend.to_str():
-            raise ValueError(f"The teacher {source} has another tokenizer; copy its tokenizer.json into the new run first.")
+        check_tokenizer(source, tokenizer)
         self.model = teacher_model(source)
 
     def to(self, device: torch.device) -> "Teacher":

@@ -25,7 +25,7 @@ from spikeloom.arch.config import ModelConfig
 
 from .. import reference
 from ..corpus import Split
-from ..distil import teacher_model
+from ..distil import check_tokenizer, teacher_model
 from ..softmax_twin import SoftmaxTwin
 from ..spad import SpAD, TwinTeacher, Weights, gradient_norms
 from ..train import Log, Run, check_budget, load_config
@@ -122,6 +122,7 @@ class GoldenRun(Run):
         if tokens != c.vocabulary or length < c.context:
             raise ValueError(f"The teacher {teacher} knows {tokens} tokens and texts of {length}, this model wants {c.vocabulary} and "
                              f"{c.context}.")
+        check_tokenizer(teacher, self.task.tokenizer)
         self.guide = TwinTeacher(twin)
         weights = Weights(**self.config["training"].get("spad", {}))
         self.spad = SpAD(layers=c.layers, teacher_layers=self.guide.layers, width=c.width, teacher_width=self.guide.width, weights=weights)
