@@ -225,7 +225,8 @@ def test_a_machine_is_chosen_where_none_is_named(folder, tmp_path):
     done = run("generate", "", "--image", image, "--tokens", 3, "--ignore-end", "--json", tmp_path / "r.json")
     assert done.exit_code == 0 and json.loads((tmp_path / "r.json").read_text())["preset"] == "tiny"
     for width, layers, chosen in ((64, 1, "sim"), (128, 2, "kv260"), (256, 1, "sim")):
-        shape = replace(TINY, name="wide", width=width, heads=width // 16, layers=layers, hidden=width, recency=())
+        shape = replace(TINY, name="wide", vocabulary=1 + len(ALPHABET), width=width, heads=width // 16, layers=layers, hidden=width,
+                        recency=())
         store.save(tmp_path / "wide", store.StoredModel(*random_model(3, shape), 64.0, character_tokenizer()))
         assert machine_for(None, model=str(tmp_path / "wide")).name == chosen
         assert machine_for("ulx3s", model=str(tmp_path / "wide")).name == "ulx3s"

@@ -58,6 +58,32 @@ def test_tensors_of_another_kind_are_refused(tmp_path):
         store.load(tmp_path)
 
 
+def tokenizer_of(tokens, added=()):
+    """A `tokenizer.json` of so many tokens, and of special ones that may be among them."""
+    return json.dumps({"model": {"type": "BPE", "vocab": {f"t{i}": i for i in range(tokens)}, "merges": []},
+                       "added_tokens": [{"id": i, "content": name, "special": True} for i, name in added]})
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path):
+    """By its number of tokens, added ones counted once; and a file that is none."""
+    size = TINY.vocabulary
+    store.save(tmp_path, store.StoredModel(TINY, draw(TINY), 33.5))
+    for text in (tokenizer_of(size), tokenizer_of(size, [(0, "t0")]), tokenizer_of(size - 1, [(size - 1, "<|mask|>")]),
+                 json.dumps({"model": {"type": "Unigram", "vocab": [[f"t{i}", 0.0] for i in range(size)]}, "added_tokens": None})):
+        (tmp_path / "tokenizer.json").write_text(text)
+        assert store.load(tmp_path).tokenizer_json == text
+    damaged = [(text, "is no tokenizer") for text in ("{}", "[", '{"model": {"vocab": 5}}')]
+    for text, words in [(tokenizer_of(count), f"has {count} tokens, the model {size}") for count in (size - 1, size + 1)] + damaged:
+        (tmp_path / "tokenizer.json").write_text(text)
+        with pytest.raises(ValueError, match=f"cannot be read: tokenizer.json {words}"):
+            store.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", store.available())
+def test_released_models_have_their_tokenizers(name):
+    assert store.load(store.find(name)).tokenizer_json
+
+
 @pytest.mark.parametrize("change", [
     lambda fields: [], lambda fields: fields | {"model": []}, lambda fields: fields | {"model": fields["model"] | {"width": "16"}},
     lambda fields: fields | {"model": fields["model"] | {"width": 16.0}}, lambda fields: fields | {"model": {"name": "half"}},

@@ -84,13 +84,24 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{path.name} is damaged: {error}") from error
 
 
+def _tokens_in(tokenizer_json: str) -> int:
+    """Number of tokens of a `tokenizer.json`, the added ones among them. Raises ValueError."""
+    try:
+        fields = json.loads(tokenizer_json)
+        vocabulary = fields["model"]["vocab"]
+        pieces = vocabulary if isinstance(vocabulary, dict) else (piece for piece, _ in vocabulary)
+        return len({*pieces, *(token["content"] for token in fields.get("added_tokens") or ())})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"tokenizer.json is no tokenizer ({type(error).__name__}: {error})") from error
+
+
 def load(folder: Path, read: Callable[[Path], dict[str, np.ndarray]] = read_safetensors) -> StoredModel:
     """Read a model folder; `read` gives the tensors of a file in the safetensors format.
 
     Raises
     ------
     ValueError
-        When a file is missing or damaged, or a tensor does not fit the config.
+        When a file is missing or damaged, or a tensor or the tokenizer does not fit the config.
     """
     try:
         fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -102,6 +113,9 @@ def load(folder: Path, read: Callable[[Path], dict[str, np.ndarray]] = read_safe
         check_tensors(config, tensors)
         tokenizer = folder / "tokenizer.json"
         text = tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else None
+        if text is not None:
+            count = _tokens_in(text)
+            require(count == config.vocabulary, f"tokenizer.json has {count} tokens, the model {config.vocabulary}", ValueError)
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         what = f"config.json lacks {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
         raise ValueError(f"The model folder {folder} cannot be read: {what}. Export the model again, or get the folder again from where "
