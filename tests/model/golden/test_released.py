@@ -96,3 +96,11 @@ def test_cards_say_what_matters(name):
             load_config(name)["training"]["task"]]):
         assert word in card, word
     assert json.loads((folder / "config.json").read_text())["logit_scale"] > 0
+
+
+def test_texts_without_a_window_are_refused():
+    """They have no figure: many short texts share the tokens that are read."""
+    folder = store.find("spikedecoder")
+    short = corpus.Split("short", ["To be, or not to be.\n" * 40], ["To be.\n" * 20], ["Not to be.\n"] * 3)
+    with pytest.raises(ValueError, match="none of the 3 held-out texts holds so many"):
+        quality.measure(folder, folder / "reference" / "float.safetensors", split=short)

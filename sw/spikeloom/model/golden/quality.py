@@ -79,7 +79,13 @@ def context_free(task) -> dict:
 
 
 def _next_token(task, form) -> dict:
-    """Nats per token and bits per byte over windows of the held-out text; every token of a window is scored."""
+    """Nats per token and bits per byte over windows of the held-out text; every token of a window is scored.
+
+    Raises
+    ------
+    ValueError
+        When no text is as long as a window.
+    """
     c, total, count, bytes_read = task.config, 0.0, 0, 0
     share = HELD_OUT_TOKENS // max(1, len(task.split.held_out))
     with torch.no_grad():
@@ -91,6 +97,9 @@ def _next_token(task, form) -> dict:
                 total += F.cross_entropy(form(tokens)[0].double(), torch.tensor(part), reduction="sum").item()
                 count += len(part)
                 bytes_read += len(task.tokenizer.decode(part).encode())
+    if not count:
+        raise ValueError(f"A window takes more than {c.context} tokens, and none of the {len(task.split.held_out)} held-out texts holds so "
+                         f"many (up to {share} of each are read): give fewer and longer texts.")
     return {"nats_per_token": round(total / count, 4), "bits_per_byte": round(total / math.log(2) / bytes_read, 4), "tokens": count}
 
 
