@@ -87,8 +87,17 @@ def entry(goal: Goal, figure: Figure, command: str) -> dict:
 
 
 def load(path: Path) -> dict:
-    """What is on file; empty where nothing is."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """What is on file; empty where nothing is.
+
+    Raises
+    ------
+    ValueError
+        Where the file is damaged.
+    """
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} holds no results: {error}. Put back the file of the checkout, or remove it and measure again.") from error
 
 
 def merge(path: Path, entries: Mapping, order: list[str]) -> dict:

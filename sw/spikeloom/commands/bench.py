@@ -28,6 +28,8 @@ def bench(
     def say(text):
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    if (keys or page) and not (root / RESULT).parent.is_dir():
+        raise FileNotFoundError(f"{root} is no checkout: it has no folder {RESULT.parent}. Name one with --root.")
     if keys:
         known = load(root / RESULT)
         for key, goal in GOALS.items():

@@ -58,6 +58,16 @@ def test_what_was_never_measured_is_said(root):
     assert "skip_exploited: 1.0" in listed and "tok_s_d288_z2: never measured, goal >= 1,000" in listed
 
 
+@pytest.mark.parametrize("option", ["--list", "--page"])
+def test_results_that_are_not_there_or_damaged_are_refused(root, option):
+    result = invoke(root / "nowhere", option)
+    assert result.exit_code == 2 and "nowhere is no checkout" in result.output.replace("\n", "") and not (root / "nowhere").exists()
+    for text in ("{", "5", "[1]"):
+        (root / RESULT).write_text(text)
+        result = invoke(root, option)
+        assert result.exit_code == 2 and f"{root / RESULT} holds no results" in result.output.replace("\n", "")
+
+
 def test_a_computer_of_unknown_speed_leaves_what_is_on_file(root, monkeypatch):
     def unknown(*_):
         raise UnknownProcessor("Measure a CoreMark.")
