@@ -113,7 +113,7 @@ def draw_roofline(path: Path, roofs: Sequence[Mapping], points: Sequence[Mapping
         axes.annotate("", (point["adds_per_byte"], point["dense_equivalent"]), (point["adds_per_byte"], point["adds_per_cycle"]),
                       arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6})
     axes.set_xlabel("additions per byte of weights read")
-    axes.set_ylabel("additions per cycle (rings: what a dense machine would have to add)")
+    axes.set_ylabel("additions per cycle\n(rings: what a dense machine would have to add)")
     axes.legend(frameon=False, fontsize=6, loc="lower right")
     axes.set_xlim(0.3, 30)
     axes.set_ylim(1, 1000)

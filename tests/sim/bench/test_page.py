@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from spikeloom_sim.bench import page, tables
+from spikeloom_sim.bench import page, pictures, tables
 from spikeloom_sim.bench.figures import DETAILS, RESULT, load
 from spikeloom_sim.bench.keys import GOALS
 
@@ -63,3 +63,17 @@ def test_the_page_on_file_is_that_of_the_figures_on_file():
     notes = ROOT / page.NOTES
     text = page.text(figures, found, notes.read_text(encoding="utf-8") if notes.is_file() else "")
     assert (ROOT / "docs" / "performance.md").read_text(encoding="utf-8") == text, "run: spikeloom bench --page"
+
+
+def test_labels_of_the_roofline_lie_in_the_picture(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib", reason="matplotlib: not installed")
+    boxes = []
+
+    def look(pyplot, figure, path):
+        save(pyplot, figure, path)
+        boxes.extend((axis.label.get_window_extent(), figure.bbox) for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis))
+
+    save = pictures._save
+    monkeypatch.setattr(pictures, "_save", look)
+    pictures.draw_roofline(tmp_path / "roofline.png", [{"name": "bus", "bytes_per_cycle": 8, "peak": 64}], [])
+    assert len(boxes) == 2 and all((label.min >= 0).all() and (label.max <= whole.max).all() for label, whole in boxes)
