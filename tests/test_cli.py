@@ -152,6 +152,13 @@ def test_a_result_that_cannot_be_kept_is_refused_before_the_work(folder, tmp_pat
     assert kept.read_text() == "kept"
 
 
+@pytest.mark.parametrize("command", ["train", "distil", "eval", "eval --suite device", "ablate"])
+def test_usage_names_the_command(command):
+    pytest.importorskip("torch")
+    done = run(*command.split(), "--help")
+    assert done.exit_code == 0 and done.output.startswith(f"usage: spikeloom {command.split()[0]} ")
+
+
 def test_errors_have_a_line_of_their_own(folder, monkeypatch):
     """The prompt is not shown before it was checked; a device that fails leaves what it said on a line that ends."""
     done = run("generate", "bee", "--model", folder, "--preset", "tiny", "--tokens", 0)

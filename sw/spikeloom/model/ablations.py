@@ -212,7 +212,7 @@ def main(arguments: list[str] | None = None) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="spikeloom ablate", description=__doc__.splitlines()[0])
     parser.add_argument("variants", nargs="*", help="names of the table; default: all")
     parser.add_argument("--data", nargs="*", default=list(DATA), choices=list(DATA))
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where runs are kept")

@@ -197,7 +197,7 @@ def measure(model_folder: Path, *, run: Path | None = None, twin: Path | None = 
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="spikeloom eval", description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="stories-260k", help="model by name, or folder of an exported one")
     parser.add_argument("--run", type=Path, help="float model: a training run, or a file; default: the one beside the model")
     parser.add_argument("--twin", type=Path, help="softmax twin, likewise")

@@ -367,7 +367,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     if golden.is_golden(arguments):
         return golden.main(arguments)
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="spikeloom train", description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="stories-260k", help="name of a config, or a path")
     # torchrun has options of its own that begin with --run.
     parser.add_argument("--run", "--run-folder", type=Path, required=True, help="folder of this run; an existing one is resumed")
