@@ -159,6 +159,21 @@ def test_usage_names_the_command(command):
     assert done.exit_code == 0 and done.output.startswith(f"usage: spikeloom {command.split()[0]} ")
 
 
+def test_what_was_made_before_an_interrupt_is_kept(folder, tmp_path, monkeypatch):
+    from spikeloom.driver.device import Device
+
+    def interrupted(self, *args, **kwargs):
+        yield from list(honest(self, *args, **kwargs))[:2]
+        raise KeyboardInterrupt
+
+    honest = Device.generate
+    monkeypatch.setattr(Device, "generate", interrupted)
+    done = run("generate", "bee", "--model", folder, "--preset", "tiny", "--tokens", 3, "--ignore-end", "--json", tmp_path / "r.json")
+    fields = json.loads((tmp_path / "r.json").read_text())
+    assert done.exit_code == 130 and fields["interrupted"] and fields["tokens"] == len(fields["token_ids"]) == 2
+    assert fields["text"] and fields["text"] in done.output and fields["model"] == "toy" and "mismatches" not in fields
+
+
 def test_errors_have_a_line_of_their_own(folder, monkeypatch):
     """The prompt is not shown before it was checked; a device that fails leaves what it said on a line that ends."""
     done = run("generate", "bee", "--model", folder, "--preset", "tiny", "--tokens", 0)

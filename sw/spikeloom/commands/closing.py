@@ -24,6 +24,12 @@ def rates(counters: Mapping[str, int], *, events: int = 1) -> dict:
     }
 
 
+def keep(result: Mapping, json_file: Path | None) -> None:
+    """Write a result, where a file is named."""
+    if json_file:
+        json_file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
 def close(result: Mapping, report: "Report", json_file: Path | None, *, reason: str) -> None:
     """Show and keep a result that holds `rates`; exit with DIFFERS where the device and the integer model differ.
 
@@ -35,8 +41,7 @@ def close(result: Mapping, report: "Report", json_file: Path | None, *, reason: 
         Why the run ended.
     """
     _show(result, reason, report.compared)
-    if json_file:
-        json_file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    keep(result, json_file)
     if report.mismatches:
         console.print(f"[bold red]{report.mismatches} of {report.compared} values differ from the integer model.[/] {report.first}")
         raise typer.Exit(DIFFERS)

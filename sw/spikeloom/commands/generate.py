@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .closing import close, rates
+from .closing import close, keep, rates
 from .common import DEFAULT_MODEL, PRESET_HELP, build_image, check_output, complaints, console, machine_for, open_device, open_image, speaks
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def generate(
     ignore_end: Annotated[bool, typer.Option(help="Go on after the end token.")] = False,
     trace: Annotated[bool, typer.Option(help="Compare a checksum of every command too; without it, tokens and logits.")] = True,
     prefill: Annotated[bool, typer.Option(help="Read the prompt in blocks that share streamed rows, where the image can.")] = True,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here; after Ctrl-C, what was made.")] = None,
 ) -> None:
     """Write text on a device, and check every token against the integer model."""
     from ..arch.numerics import TOP_K_MAX, candidates
@@ -47,18 +47,24 @@ def generate(
     with open_device(device, machine) as opened:
         opened.load(loom)
         ids = _prompt_ids(prompt, text, opened.model.end_token)
-        began = time.perf_counter()
-        made, written = _write(opened, text, prompt, ids, tokens, options, dense=dense, ignore_end=ignore_end, trace=trace,
-                               prefill=prefill)
+        began, made, pieces = time.perf_counter(), [], []
+
+        def result(**measured):
+            return {"text": "".join(pieces), "tokens": len(made), "token_ids": [token.id for token in made], **measured,
+                    "seconds": seconds, "device": device, "preset": machine.name, "model": name, "seed": seed}
+
+        try:
+            _write(opened, text, prompt, ids, tokens, options, made, pieces, dense=dense, ignore_end=ignore_end, trace=trace,
+                   prefill=prefill)
+        except KeyboardInterrupt:
+            seconds = time.perf_counter() - began
+            keep(result(interrupted=True), json_file)  # compared with nothing
+            raise
         seconds = time.perf_counter() - began
         counters = opened.counters()
         report = _compare(opened, loom, ids, made, options | {"prefill": prefill}, trace)
         reason = opened.reason.name
-    result = {
-        "text": written, "tokens": len(made), "token_ids": [token.id for token in made], "mismatches": report.mismatches,
-        **rates(counters, events=machine.events), "seconds": seconds, "device": device, "preset": machine.name, "model": name, "seed": seed,
-    }
-    close(result, report, json_file, reason=reason)
+    close(result(mismatches=report.mismatches, **rates(counters, events=machine.events)), report, json_file, reason=reason)
 
 
 def _prompt_ids(prompt: str, text: "Text | None", begin: int) -> list[int]:
@@ -70,11 +76,10 @@ def _prompt_ids(prompt: str, text: "Text | None", begin: int) -> list[int]:
     return [begin, *text.encode(prompt)]
 
 
-def _write(opened: "Device", text, prompt, ids, n_new, options, **flags):
-    """Print the text as its tokens come; returns (tokens, generated text)."""
+def _write(opened: "Device", text, prompt, ids, n_new, options, made, pieces, **flags):
+    """Print the text as its tokens come; they go to `made`, the generated text to `pieces`."""
     from ..driver.text import Stream
 
-    made, pieces = [], []
     stream = Stream(text) if text else None
     # Before the prompt is shown: what is wrong with it, or with the options, is said here.
     coming = opened.generate(ids, n_new, **options, **flags)
@@ -88,7 +93,6 @@ def _write(opened: "Device", text, prompt, ids, n_new, options, **flags):
         # Also where the device failed or the user had enough: no character is lost, and what is said next has a line of its own.
         pieces.append(stream.finish() if stream else "")
         console.print(pieces[-1], markup=False, highlight=False, soft_wrap=True)
-    return made, "".join(pieces)
 
 
 def _compare(opened, loom, ids, made, options, trace):
