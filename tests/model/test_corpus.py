@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from spikeloom.model import corpus
-from spikeloom.model.evaluate import sample_statistics, windows
+from spikeloom.model import corpus, store
+from spikeloom.model.evaluate import measure, sample_statistics, windows
 from spikeloom.model.ngram import CharacterNgram
 from spikeloom.model.tokenizer import END, BadTokenizer, Tokenizer, UnknownCharacter
 
@@ -52,6 +52,16 @@ def test_damaged_tokenizers_are_refused(text, tmp_path):
         Tokenizer.from_text(text)
     with pytest.raises(FileNotFoundError):
         Tokenizer.load(tmp_path / "nowhere.json")
+
+
+def test_texts_of_another_corpus_are_said_to_be_the_data_folders(tmp_path, monkeypatch):
+    """The Shakespeare that stands in for missing stories has signs that a model of stories never saw."""
+    if "stories-260k" not in store.available():
+        pytest.skip("model: stories-260k is not in this checkout")
+    pytest.importorskip("tokenizers", reason="tokenizers: not installed")
+    monkeypatch.setenv("SPIKELOOM_DATA", str(tmp_path))
+    with pytest.raises(UnknownCharacter, match=f"shakespeare.* never saw .* data folder, {tmp_path}: SPIKELOOM_DATA names another"):
+        measure(store.find("stories-260k"), limit=1)
 
 
 def test_texts_shorter_than_a_window_are_refused():

@@ -29,7 +29,7 @@ from .golden.quality import measure as measure_golden
 from .integer_model import IntegerModel
 from .integer_torch import IntegerSequences
 from .ngram import CharacterNgram
-from .tokenizer import Tokenizer
+from .tokenizer import Tokenizer, UnknownCharacter
 
 WORD = re.compile(r"[A-Za-z']+")
 
@@ -153,13 +153,24 @@ def log_softmax_of_integers(sequences: IntegerSequences, logit_scale: float, tra
 def measure(model_folder: Path, *, run: Path | None = None, twin: Path | None = None, practice: Path | None = None,
             split: corpus.Split | None = None, limit: int | None = None, characters: int | None = None,
             samples: int = 20) -> tuple[dict, list[str]]:
-    """All figures of one model, and the sampled texts; of each text only the first `characters`."""
+    """All figures of one model, and the sampled texts; of each text only the first `characters`.
+
+    Raises
+    ------
+    UnknownCharacter
+        When the texts are not those of the model's corpus.
+    """
     stored = store.load(Path(model_folder))
     split = split or corpus.corpus_of(stored.config.name)
     texts = [text[:characters] for text in split.held_out[:limit]]
     arrays, config, scale = stored.tensors, stored.config, stored.logit_scale
     tokenizer = Tokenizer.load(model_folder / "tokenizer.json")
-    encoded = tokenizer.encode_all(texts)
+    try:
+        encoded = tokenizer.encode_all(texts)
+    except UnknownCharacter as error:
+        where = corpus.data_folder()
+        raise UnknownCharacter(f"The texts ({split.name}) are not of the corpus that the model was trained on. {error} Texts come from "
+                               f"the data folder, {where or 'which is not there'}: SPIKELOOM_DATA names another.") from error
     n_bytes, n_tokens = sum(len(t.encode()) for t in texts), sum(map(len, encoded))
     digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
