@@ -118,6 +118,16 @@ def test_a_run_starts_from_a_finished_one(run, tmp_path):
         train(CONFIG, run=tmp_path / "twin", kind="softmax", start=run, steps=1, split=SPLIT, compiled=False, quiet=True)
 
 
+def test_a_run_that_goes_on_keeps_its_settings_where_it_is_resumed(run, tmp_path):
+    """Those of `continued`, whoever names its start again or not; a run of its own has its own."""
+    config = CONFIG | {"continued": {"learning_rate": 0.001}}
+    for folder, start, rate in (("more", run, 0.001), ("alone", None, 0.01)):
+        for steps, given in ((1, start), (2, None), (3, None)):
+            train(config, run=tmp_path / folder, start=given, steps=steps, split=SPLIT, compiled=False, quiet=True)
+            state = torch.load(tmp_path / folder / "checkpoint.pt", weights_only=False)
+            assert state["step"] == steps and state["config"]["training"]["learning_rate"] == rate
+
+
 def test_scales_are_held_and_kept(run, tmp_path):
     """From the progress that is given on, in checkpoint, reference file and integers; before, every weight has its newest scale."""
     config = CONFIG | {"model": CONFIG["model"] | {"weight_bits": 4}, "training": CONFIG["training"] | {"hold_scales_from": 0.5}}

@@ -9,8 +9,8 @@ folder holds `checkpoint.pt`, `log.csv`, `tokenizer.json` and `config.json`; sta
 ends the run after the step, with a checkpoint.
 
 `--start SOURCE` begins a new run with the weights of a finished one (its folder, or the `float.safetensors` beside a released
-model), winners alone from the first step; the config's `continued` then stands in for what it names of `training`, as
-`twin_training` does for a softmax twin, whose best rate is another.
+model), winners alone from the first step; the config's `continued` then stands in for what it names of `training`, also where the run
+is resumed, as `twin_training` does for a softmax twin, whose best rate is another.
 
 `torchrun --nproc-per-node N -m spikeloom.model.train --run-folder RUN ...` trains one model in N processes (`workers`); a GPU is
 used where there is one, and `--precision bf16` mixes precisions. `--tensorboard` writes the log for TensorBoard too.
@@ -157,6 +157,12 @@ def build_model(config: dict, kind: str, kernel: bool = True):
     return SoftmaxTwin.matching(ModelConfig.from_dict(config["model"]), **config.get("twin", {}))
 
 
+def was_continued(folder: Path) -> bool:
+    """Whether the run in a folder goes on from another's weights."""
+    path = folder / "checkpoint.pt"
+    return path.exists() and torch.load(path, weights_only=False, map_location="cpu", mmap=True).get("continued", False)
+
+
 class Run:
     """A run folder: model, optimisers and counters, as a checkpoint finds or starts them."""
 
@@ -166,6 +172,7 @@ class Run:
         self.model = build_model(config, kind, kernel=self.workers.device.type == "cpu").to(self.workers.device)
         self.optimisers = build_optimisers(self.model, config["training"])
         self.step, self.tokens, self.before, self.progress = 0, 0, 0.0, 0.0
+        self.continued = bool(start) or was_continued(folder)
         self.seed, self.random = seed, np.random.default_rng((seed, 0))
         #: Of the latest step, before it was clipped.
         self.gradient_norm = torch.zeros(())
@@ -226,8 +233,8 @@ class Run:
         partial = self.folder / "checkpoint.part"
         torch.save({"model": self.model.state_dict(), "optimisers": [o.state_dict() for o in self.optimisers],
                     "step": self.step, "tokens": self.tokens, "seconds": self.seconds, "progress": self.progress,
-                    "kind": self.kind, "config": self.config, "seed": self.seed, "random": self.random.bit_generator.state,
-                    **self.more()}, partial)
+                    "kind": self.kind, "config": self.config, "continued": self.continued, "seed": self.seed,
+                    "random": self.random.bit_generator.state, **self.more()}, partial)
         partial.rename(self.folder / "checkpoint.pt")
 
     def schedule(self) -> tuple[int, float, float]:
@@ -317,10 +324,11 @@ def train(config: dict, *, run: Path, kind: str = "spiking", minutes: float | No
         When neither minutes nor steps are given, the teacher has another tokenizer, or `start` or the folder holds another model.
     """
     check_budget(minutes, steps)
-    for part, applies in (("twin_training", kind == "softmax"), ("continued", start)):  # a run that goes on is gentler, a twin's too
+    folder, workers = Path(run), workers or Workers()
+    goes_on = start or was_continued(folder)
+    for part, applies in (("twin_training", kind == "softmax"), ("continued", goes_on)):  # a run that goes on is gentler, a twin's too
         if applies:
             config = config | {"training": config["training"] | config.get(part, {})}
-    folder, workers = Path(run), workers or Workers()
     torch.manual_seed(seed)
     data, development, bytes_per_token = prepare(config, folder, split or corpus.load_default(), practice, workers)
     settings, guide = config["training"], Teacher(teacher, data.tokenizer).to(workers.device) if teacher else None
