@@ -77,7 +77,8 @@ def firing(model, tokens: torch.Tensor) -> tuple[float, float]:
 
     (1, 0) for a model without spikes.
     """
-    if not hasattr(model, "neurons"):
+    layers = list(model.neurons().values()) if hasattr(model, "neurons") else []
+    if not layers:
         return 1.0, 0.0
     spoke: dict[int, torch.Tensor] = {}
 
@@ -85,7 +86,7 @@ def firing(model, tokens: torch.Tensor) -> tuple[float, float]:
         fired = (output != 0).flatten(0, -2)  # [N, C]
         spoke[id(layer)] = torch.stack((fired.float().mean(0), (~fired.any(0)).float()))  # [2, C]
 
-    hooks = [layer.register_forward_hook(see) for layer in model.neurons().values()]
+    hooks = [layer.register_forward_hook(see) for layer in layers]
     training = model.training
     with torch.compiler.set_stance("force_eager"):
         model.eval()(tokens)

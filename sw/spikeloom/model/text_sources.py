@@ -80,17 +80,17 @@ def split_texts(name: str, texts: list[str]) -> Split:
         text = texts[0]
         first, second = int(len(text) * 0.88), int(len(text) * 0.9)
         watched = [text[at : min(at + PIECE, second)] for at in range(first, second, PIECE)]
-        return _known(Split(name, [text[:first]], watched, [text[second:]]))
+        return known(Split(name, [text[:first]], watched, [text[second:]]))
     if len(texts) < 10:
         raise ValueError(f"{name} holds {len(texts)} texts; ten, or one of at least {40 * PIECE:,} characters, are needed to hold "
                          "some out.")
     held = min(HELD_OUT, max(1, len(texts) // 10))
     watched = min(DEVELOPMENT, max(1, held // 2))
     cut = len(texts) - held
-    return _known(Split(name, texts[: cut - watched], texts[cut - watched : cut], texts[cut:]))
+    return known(Split(name, texts[: cut - watched], texts[cut - watched : cut], texts[cut:]))
 
 
-def _known(split: Split) -> Split:
+def known(split: Split) -> Split:
     """Development and held-out texts without characters that training never shows, which a tokenizer would refuse."""
     alphabet = set().union(*split.train)
 

@@ -257,8 +257,8 @@ class Run:
                 context = min(settings["short_context"], longest)
         return context, settings["learning_rate"] * share, hardness
 
-    def learn(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """One step on this process's rows of tokens and targets [B, T]; returns its loss."""
+    def losses(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(loss that is told, what is minimised) of tokens and targets [B, T]: the latter pays for synaptic operations too."""
         with self.workers.mixed():
             logits = self.learner(inputs)
         logits = logits.float()
@@ -266,9 +266,15 @@ class Run:
             loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
         else:
             loss = distillation_loss(logits, targets, self.teacher(inputs), **self.config["training"].get("distillation", {}))
-        self.model.zero_grad()
         price = self.config["training"].get("sparsity", 0.0)
-        (loss + price * self.model.density if price and self.kind == "spiking" else loss).backward()
+        return loss, loss + price * self.model.density if price and self.kind == "spiking" else loss
+
+    def learn(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """One step on this process's rows of tokens and targets [B, T]; returns its loss."""
+        loss, minimised = self.losses(inputs, targets)
+        for optimiser in self.optimisers:  # which may learn more than the model
+            optimiser.zero_grad()
+        minimised.backward()
         self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0).detach()
         for optimiser in self.optimisers:
             optimiser.step()
@@ -370,28 +376,34 @@ def train(config: dict, *, run: Path, kind: str = "spiking", minutes: float | No
     return state.model.eval()
 
 
-def main(arguments: list[str] | None = None) -> None:
-    from .golden import train as golden
-
-    if golden.is_golden(arguments):
-        return golden.main(arguments)
-    parser = argparse.ArgumentParser(prog="spikeloom train", description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default="stories-260k", help="name of a config, or a path")
+def common_arguments() -> argparse.ArgumentParser:
+    """What every trainer may be told, to be a parser's parent."""
+    parser = argparse.ArgumentParser(add_help=False)
     # torchrun has options of its own that begin with --run.
     parser.add_argument("--run", "--run-folder", type=Path, required=True, help="folder of this run; an existing one is resumed")
     parser.add_argument("--kind", choices=("spiking", "softmax"), default="spiking")
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--practice", type=Path, help="folder of practice-*.json.gz")
-    parser.add_argument("--teacher", help="finished run whose predictions are learned too, or a released model whose twin teaches")
-    parser.add_argument("--start", type=Path, help="run folder or float.safetensors whose weights a new run begins with")
     parser.add_argument("--data", metavar="SOURCE", help="texts: a .txt, .json, .jsonl (all .gz too) or folder, or hf:NAME[:CONFIG]; "
-                        "default: the stories, or the project's own Shakespeare")
+                        "default: the config's own corpus")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of matrix products while learning")
     parser.add_argument("--tensorboard", action="store_true", help="write the log for TensorBoard too")
     parser.add_argument("--report-every", type=float, default=60.0, metavar="SECONDS")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    from .golden import train as golden
+
+    if golden.is_golden(arguments):
+        return golden.main(arguments)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[common_arguments()])
+    parser.add_argument("--config", default="stories-260k", help="name of a config, or a path")
+    parser.add_argument("--practice", type=Path, help="folder of practice-*.json.gz")
+    parser.add_argument("--teacher", help="finished run whose predictions are learned too, or a released model whose twin teaches")
+    parser.add_argument("--start", type=Path, help="run folder or float.safetensors whose weights a new run begins with")
     parser.add_argument("--no-compile", action="store_true")
     options = parser.parse_args(arguments)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
