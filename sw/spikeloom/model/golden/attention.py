@@ -57,7 +57,7 @@ def ssa_linear(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) 
 def sparsemax(z: torch.Tensor) -> torch.Tensor:
     """Projection of each row on the simplex, [.., N] -> [.., N] (arXiv 1602.02068 Algorithm 1); masked entries -inf or INELIGIBLE."""
     ordered = z.sort(-1, descending=True).values  # [.., N]
-    count = torch.arange(1, z.shape[-1] + 1, dtype=z.dtype)
+    count = torch.arange(1, z.shape[-1] + 1, dtype=z.dtype, device=z.device)
     total = ordered.cumsum(-1)
     support = (1 + count * ordered > total).sum(-1, keepdim=True)  # |S|
     t = (total.gather(-1, support - 1) - 1) / support
@@ -89,19 +89,20 @@ class SpikeAttention(nn.Module):
     def forward(self, spikes: torch.Tensor, hardness: torch.Tensor, keep: dict | None = None, name: str = "") -> torch.Tensor:
         c, length = self.config, spikes.shape[2]
         merged = spikes.flatten(0, 1)  # [M, N, 3 C]
-        if self.fast and keep is None:
+        if self.fast and keep is None and merged.is_cpu:
             penalty = distance_penalty(length, c.recency)  # [H, N]
             y, _ = fast_attention.winners(merged, penalty, self.log_temperature.exp(), hardness, list(c.rank_shifts), c.overlap, False)
             return y.unflatten(0, spikes.shape[:2])
         q, k, v = (part.unflatten(-1, (c.heads, -1)).transpose(1, 2) for part in merged.chunk(3, -1))  # [M, H, N, d]
-        y = self._gather(q, k, v, hardness, None if keep is None else (keep, name, spikes.shape[:2]))  # [M, H, N, d]
+        with torch.autocast(spikes.device.type, enabled=False):  # mixed precision stops before the scores
+            y = self._gather(q, k, v, hardness, None if keep is None else (keep, name, spikes.shape[:2]))  # [M, H, N, d]
         return y.transpose(1, 2).flatten(-2).unflatten(0, spikes.shape[:2])
 
     def _gather(self, q, k, v, hardness, kept):
         c, length = self.config, q.shape[2]
-        mask = seen(length, c.bidirectional)  # [N, N]
+        mask = seen(length, c.bidirectional).to(q.device)  # [N, N]
         if self.kind == "wta":
-            penalty = penalty_of(c, length)
+            penalty = penalty_of(c, length).to(q.device)
             if kept:
                 self._keep(kept, (q @ k.transpose(-1, -2)) * mask)
             return AnnealedWinners.apply(q, k, v, penalty, self.log_temperature.exp(), hardness, list(c.rank_shifts), c.overlap)
@@ -118,7 +119,7 @@ class SpikeAttention(nn.Module):
             if kept:
                 self._keep(kept, fired)
             return fired @ v
-        z = (raw - penalty_of(c, length)) * self.log_temperature.exp()[:, None, None]
+        z = (raw - penalty_of(c, length).to(q.device)) * self.log_temperature.exp()[:, None, None]
         z = z.masked_fill(~mask, INELIGIBLE)
         weights = sparsemax(z) if self.kind == "sparsemax" else z.softmax(-1)
         if kept:
@@ -140,8 +141,10 @@ class FloatAttention(nn.Module):
     def forward(self, x: torch.Tensor, hardness: torch.Tensor, keep: dict | None = None, name: str = "") -> torch.Tensor:
         c = self.config
         q, k, v = (part.unflatten(-1, (c.heads, -1)).transpose(-2, -3) for part in x.chunk(3, -1))  # [T, B, H, N, d]
-        z = q @ k.transpose(-1, -2) / c.head_width**0.5  # [T, B, H, N, N]
-        weights = z.masked_fill(~seen(x.shape[2], c.bidirectional), -torch.inf).softmax(-1)
+        with torch.autocast(x.device.type, enabled=False):
+            z = q @ k.transpose(-1, -2) / c.head_width**0.5  # [T, B, H, N, N]
+            weights = z.masked_fill(~seen(x.shape[2], c.bidirectional).to(x.device), -torch.inf).softmax(-1)
+            y = weights @ v
         if keep is not None:
             keep[name] = weights
-        return (weights @ v).transpose(-2, -3).flatten(-2)
+        return y.transpose(-2, -3).flatten(-2)

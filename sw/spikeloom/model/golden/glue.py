@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from .. import corpus
 from ..tokenizer import Tokenizer
 from .pairs import equal_length
-from .tasks import Task
+from .tasks import Task, answers
 
 #: Examples that only watch, and texts per batch where nothing is learned.
 WATCH, BATCH = 400, 64
@@ -155,7 +155,7 @@ class Glue(Task):
         for example in examples:
             groups[len(example[0])].append(example)
         for group in (many[at : at + BATCH] for many in groups.values() for at in range(0, len(many), BATCH)):
-            logits = model(torch.tensor([ids for ids, _ in group]))[:, 0]
+            logits = answers(model, torch.tensor([ids for ids, _ in group]))[:, 0]
             labels = torch.tensor([label for _, label in group])
             total += F.cross_entropy(logits, labels, reduction="sum").item()
             named += logits.argmax(-1).tolist()

@@ -20,6 +20,12 @@ def matrix(rows: int, columns: int, deviation: float) -> nn.Parameter:
     return nn.Parameter(torch.randn(rows, columns) * deviation)
 
 
+def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """x W, [.., in] x [in, out] -> [.., out]: float32, although mixed precision computes it in bfloat16."""
+    y = x @ weight
+    return y.float() if y.dtype == torch.bfloat16 else y
+
+
 class LinearNeurons(nn.Module):
     """s' = SN(norm(s W)); spikes [T, B, N, in] (in units) -> whole levels [T, B, N, out]."""
 
@@ -30,7 +36,7 @@ class LinearNeurons(nn.Module):
         self.neurons = NeuronLayer(config, options, sizes, levels, signed=True, shifted=shifted)
 
     def forward(self, spikes: torch.Tensor) -> torch.Tensor:
-        return self.neurons(spikes @ fake_quantise(self.weight, self.bits, "channel"))
+        return self.neurons(product(spikes, fake_quantise(self.weight, self.bits, "channel")))
 
 
 class FloatLinear(nn.Module):
@@ -42,7 +48,7 @@ class FloatLinear(nn.Module):
         self.norm = build_norm(options.norm, columns, torch.ones(columns), signed=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.norm(x @ self.weight)
+        return self.norm(product(x, self.weight))
 
 
 class ResidualWriter(nn.Module):
@@ -92,9 +98,9 @@ class ResidualWriter(nn.Module):
         quantised = fake_quantise(weight, self.bits, "power", self.largest_exponent)
         if self.training and not self.norm.frozen and type(self.norm).__name__ != "Norm":
             a = self.norm.affine()[0].detach()
-            y = self.norm(spikes @ (quantised / torch.where(a.abs() < 1e-6, 1e-6, a)))
+            y = self.norm(product(spikes, quantised / torch.where(a.abs() < 1e-6, 1e-6, a)))
         else:
-            y = spikes @ quantised + round_to(bias, self.scale(weight)[0] * self.unit)
+            y = product(spikes, quantised) + round_to(bias, self.scale(weight)[0] * self.unit)
         return round_to(y, 2.0**-self.fraction)
 
 
@@ -128,4 +134,4 @@ class Head(nn.Module):
     def forward(self, spikes: torch.Tensor) -> torch.Tensor:
         scale = scale_of(self.weight, self.bits, "common")
         weight = fake_quantise(self.weight, self.bits, "common")
-        return self.read(spikes) @ weight + round_to(self.bias, scale[0] * self.unit)
+        return product(self.read(spikes), weight) + round_to(self.bias, scale[0] * self.unit)

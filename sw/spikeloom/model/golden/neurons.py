@@ -113,6 +113,6 @@ class NeuronLayer(nn.Module):
         current = self.norm(x)  # [T, .., C]
         if self.tau != 1:
             current = current / self.tau
-        if self.fast:
+        if self.fast and current.is_cpu:
             return fast_neurons.run(current, self.kind, self.beta, self.level, self.options.surrogate, self.options.sharpness)
         return run_neurons(self.kind, current, self.beta, self.level, self.low(), self.options)

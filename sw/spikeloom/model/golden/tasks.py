@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from spikeloom.arch.config import ModelConfig
 
 from .. import corpus
+from ..text_sources import known
 from ..tokenizer import MASK, Tokenizer
 from ..train import Corpus, development_loss
 from . import pairs
@@ -30,8 +31,25 @@ def plain(text: str) -> str:
 
 
 def character_split(split: corpus.Split) -> corpus.Split:
-    """A split in which every text is `plain`."""
-    return corpus.Split(split.name, *([plain(text) for text in part] for part in (split.train, split.development, split.held_out)))
+    """A split in which every text is `plain`; texts of which nothing is left are none.
+
+    Raises
+    ------
+    ValueError
+        When a part of the split is left without texts.
+    """
+    parts = [[text for text in map(plain, part) if text] for part in (split.train, split.development, split.held_out)]
+    if not all(parts):
+        raise ValueError(f"{split.name} holds too little for a model of characters: lines with other signs than "
+                         f"{''.join(sorted(CHARACTERS)).strip()} are left out. A config with `corpus` \"shakespeare\" takes any text.")
+    return known(corpus.Split(split.name, *parts))
+
+
+def answers(model, tokens: torch.Tensor) -> torch.Tensor:
+    """Logits of tokens on the CPU, where tasks keep their targets, of a model on any device (or of a function)."""
+    if isinstance(model, torch.nn.Module):
+        tokens = tokens.to(next(model.parameters()).device)
+    return model(tokens).cpu()
 
 
 class Task:
@@ -117,6 +135,8 @@ class MaskedToken(Task):
                                           for texts in (self.split.train, self.split.development))
 
     def _windows(self, ids, count, length, random):
+        if len(ids) <= length:
+            raise ValueError(f"A part of the texts holds {len(ids)} tokens, a window takes {length}: train on more text.")
         start = random.integers(0, len(ids) - length, count)
         rows = torch.from_numpy(ids[start[:, None] + np.arange(length - 1)])
         return torch.cat((torch.full((count, 1), self.config.end_token), rows), 1)  # [B, length]
@@ -134,7 +154,7 @@ class MaskedToken(Task):
         for _ in range(batches):
             inputs, targets = hide(self._windows(ids, 32, self.config.context, random), self.mask_token,
                                    self.config.vocabulary, random)
-            logits = model(inputs)
+            logits = answers(model, inputs)
             total += F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum").item()
             right += (logits.argmax(-1) == targets).sum().item()
             count += (targets >= 0).sum().item()
@@ -166,7 +186,7 @@ class SentencePairs(Task):
         total, right, examples = 0.0, 0, examples or self.watch
         for length in sorted({len(ids) for ids, _ in examples}):
             group = [(ids, label) for ids, label in examples if len(ids) == length]
-            logits = model(torch.tensor([ids for ids, _ in group]))[:, 0]
+            logits = answers(model, torch.tensor([ids for ids, _ in group]))[:, 0]
             labels = torch.tensor([label for _, label in group])
             total += F.cross_entropy(logits, labels, reduction="sum").item()
             right += (logits.argmax(-1) == labels).sum().item()
