@@ -399,7 +399,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     if golden.is_golden(arguments):
         return golden.main(arguments)
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[common_arguments()])
+    parser = argparse.ArgumentParser(prog="spikeloom train", description=__doc__.splitlines()[0], parents=[common_arguments()])
     parser.add_argument("--config", default="stories-260k", help="name of a config, or a path")
     parser.add_argument("--practice", type=Path, help="folder of practice-*.json.gz")
     parser.add_argument("--teacher", help="finished run whose predictions are learned too, or a released model whose twin teaches")

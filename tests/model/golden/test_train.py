@@ -1,20 +1,28 @@
 """Golden training in seconds: each task learns something, resumes, fine-tunes, distils, and its export measures like its float form."""
 
+import contextlib
 import csv
+import json
 import os
 import re
 import signal
+import sys
+import types
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from spikeloom.model import corpus, reference, store
 from spikeloom.model.golden import export, pairs, tasks
-from spikeloom.model.golden.train import GoldenRun, is_golden, train
+from spikeloom.model.golden.train import GoldenRun, is_golden, main, train
 from spikeloom.model.integer_torch import IntegerSequences
 from spikeloom.model.softmax_twin import SoftmaxTwin, spiking_parameters
+from spikeloom.model.tokenizer import Tokenizer
 from spikeloom.model.train import build_model, load_config
+from spikeloom.model.workers import Workers
 
 pytest.importorskip("tokenizers", reason="tokenizers: not installed")
 
@@ -181,3 +189,139 @@ def test_runs_refuse_what_does_not_fit(causal, tmp_path):
         train(config_of("causal"), run=tmp_path / "c", teacher=causal, steps=1, split=SPLIT, quiet=True)
     with pytest.raises(ValueError, match="knows 512 tokens"):
         train(config_of("causal"), run=tmp_path / "d", teacher="we-spikingformer", steps=1, split=SPLIT, quiet=True)
+
+
+def command(tmp_path, config, *more):
+    """`spikeloom train` of a config, three steps with a report after each."""
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    main(["--config", str(tmp_path / "config.json"), "--run", str(tmp_path / "run"), "--steps", "3", "--report-every", "0",
+          "--device", "cpu", *map(str, more)])
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("task", ["causal", "masked"])
+def test_texts_of_ones_own(tmp_path, task):
+    """`--data` trains on them, with the tokenizer of their signs; a model of characters leaves lines with other signs out."""
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps({"text": "\n".join([*LINES * 6, "0815"])}) + "\n" for _ in range(20)))
+    run = command(tmp_path, config_of(task, **ENCODER if task == "masked" else {}), "--data", tmp_path / "own.jsonl")
+    assert len(rows(run)) == 4
+    assert set(LINES[0]) < Tokenizer.load(run / "tokenizer.json").alphabet
+    assert ("0" in Tokenizer.load(run / "tokenizer.json").alphabet) == (task == "masked")
+
+
+def test_data_that_do_not_fit_are_refused(tmp_path):
+    """Of tasks with data of their own; texts without a line of a character model's signs; texts shorter than a window."""
+    for task in ("pairs", "glue"):
+        with pytest.raises(ValueError, match=f"'{task}', has its own"):
+            command(tmp_path, config_of(task), "--data", tmp_path / "none.txt")
+    with pytest.raises(FileNotFoundError, match="hf:NAME"):
+        command(tmp_path, config_of("causal"), "--data", tmp_path / "none.txt")
+    (tmp_path / "digits.txt").write_text("some 4 and 20 birds\n" * 2000)
+    with pytest.raises(ValueError, match="too little for a model of characters"):
+        command(tmp_path, config_of("causal"), "--data", tmp_path / "digits.txt")
+    short = corpus.Split("short", SPLIT.train, ["The cat"], ["The cat"])
+    with pytest.raises(ValueError, match="train on more text"):
+        train(config_of("masked", **ENCODER), run=tmp_path / "short", steps=1, split=short, quiet=True)
+
+
+def test_monitors_are_logged_for_tensorboard_too(causal, tmp_path, monkeypatch):
+    """Norm of gradients, firing and silent neurons in `log.csv`; every figure of a row is a scalar of the board."""
+    written = []
+
+    class Writer:
+        def __init__(self, folder):
+            assert folder == str(tmp_path / "run")
+
+        def add_scalar(self, name, value, step):
+            written.append((name, value, step))
+
+        def flush(self):
+            pass
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
+    train(config_of("causal"), run=tmp_path / "run", steps=1, split=SPLIT, quiet=True, tensorboard=True)
+    row = rows(tmp_path / "run")[-1]
+    assert float(row["gradient_norm"]) > 0 and 0 < float(row["firing_rate"]) < 1 and 0 <= float(row["silent_neurons"]) < 1
+    assert {(name, float(value), 1) for name, value in row.items() if name != "step" and value} == set(written)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match="TensorBoard is not installed"):
+        train(config_of("causal"), run=tmp_path / "other", steps=1, split=SPLIT, quiet=True, tensorboard=True)
+
+
+def test_models_without_neurons_say_so(tmp_path):
+    """A twin's row: everything speaks, nothing is silent."""
+    train(config_of("causal"), run=tmp_path, kind="softmax", steps=1, split=SPLIT, quiet=True)
+    row = rows(tmp_path)[-1]
+    assert float(row["gradient_norm"]) > 0 and (row["firing_rate"], row["silent_neurons"]) == ("1.0", "0.0")
+
+
+@pytest.mark.parametrize("task", ["causal", "masked", "pairs"])
+def test_mixed_precision_learns_and_measures_in_float32(tmp_path, task):
+    """bf16 changes how it learns, not what is stored: the model is float32, and learns as the float32 run does."""
+    losses = {}
+    for precision in ("float32", "bf16"):
+        config = config_of(task, **{} if task == "causal" else ENCODER | ({"classes": 2} if task == "pairs" else {}))
+        model = train(config, run=tmp_path / precision, steps=20, split=SPLIT, quiet=True, workers=Workers(precision=precision))
+        assert all(value.dtype in (torch.float32, torch.int64) for value in model.state_dict().values())
+        losses[precision] = float(rows(tmp_path / precision)[-1]["loss"])
+    assert losses["bf16"] == pytest.approx(losses["float32"], abs=0.2) and losses["bf16"] != losses["float32"]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_mixed_precision_is_of_matrix_products_alone(name):
+    """Streams, scores and what neurons hear and say are float32; the weights' gradients are, too."""
+    model = build_model(load_config(name), "spiking").train()
+    heard, kept = [], {}
+    for layer in model.neurons().values():
+        layer.register_forward_hook(lambda _, inputs, output: heard.extend((inputs[0].dtype, output.dtype)))
+    tokens = torch.randint(model.config.vocabulary, (2, model.config.context), generator=torch.Generator().manual_seed(0))
+    with Workers(precision="bf16").mixed():
+        assert model(tokens).dtype == torch.float32 and model(tokens, kept).dtype == torch.float32
+    assert set(heard) == {value.dtype for value in kept.values()} == {torch.float32}
+
+
+def test_a_teacher_teaches_in_mixed_precision(causal, tmp_path):
+    for run, more in (("twin", {"kind": "softmax"}), ("student", {"teacher": tmp_path / "twin"})):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "tokenizer.json").write_bytes((causal / "tokenizer.json").read_bytes())
+        train(config_of("causal"), run=tmp_path / run, steps=2, split=SPLIT, quiet=True, workers=Workers(precision="bf16"), **more)
+    assert float(rows(tmp_path / "student")[-1]["loss"]) > 0
+
+
+class OneDevice(TorchDispatchMode):
+    """Refuses operations between devices, as a GPU would (a number from the CPU may join)."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        devices = {x.device.type for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor) and x.ndim}
+        assert len(devices) <= 1, f"{func} between {devices}"
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_models_lie_on_one_device(name, monkeypatch):
+    """Forward and backward on another device than the CPU: the one without numbers, for want of a GPU."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # does not know that device
+    config = load_config(name)
+    config["model"]["layers"] = 1
+    model = build_model(config, "spiking").to("meta").train()
+    model.freeze_norms(model.options.norm == "power")  # else it asks for a number: of the steps that it saw
+    tokens = torch.zeros(2, model.config.context, dtype=torch.long, device="meta")
+    for keep in (None, {}):
+        with OneDevice():
+            model(tokens, keep).square().mean().backward()
+        assert all(p.grad.device.type == "meta" for p in model.parameters() if p.grad is not None)
+
+
+def test_one_process_trains(tmp_path, monkeypatch):
+    """Several that torchrun started would write into one folder; the folder's second name is torchrun's."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    (tmp_path / "config.json").write_text(json.dumps(config_of("causal")))
+    with pytest.raises(ValueError, match="one process"):
+        main(["--config", str(tmp_path / "config.json"), "--run-folder", str(tmp_path / "run"), "--steps", "1", "--device", "cpu"])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU: there is one")
+def test_a_missing_gpu_is_said(tmp_path):
+    with pytest.raises(ValueError, match="no GPU"):
+        command(tmp_path, config_of("causal"), "--device", "cuda")
