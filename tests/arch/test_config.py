@@ -71,6 +71,16 @@ def test_the_shipped_shape_fits_its_machines():
         check_fit(replace(MODEL, width=128, hidden=384), preset("sim"))
 
 
+def test_rows_of_an_embedding_have_sixteen_bits():
+    machine = replace(preset("sim"), max_vocabulary=65_536)
+    wide = replace(MODEL, vocabulary=65_500, context=36)
+    check_fit(wide, machine)
+    check_fit(replace(wide, position_table=True), machine)
+    with pytest.raises(FitError, match="65500 tokens and 37 positions are more than the 65536 rows"):
+        check_fit(replace(wide, position_table=True, context=37), machine)
+    check_fit(replace(wide, context=37), machine)
+
+
 def test_fingerprints():
     prints = [cfg.fingerprint for cfg in PRESETS.values()]
     assert len(set(prints)) == len(prints)

@@ -384,6 +384,9 @@ def check_fit(model: ModelConfig, machine: AcceleratorConfig) -> None:
     limit(max(model.hidden, 3 * model.width), machine.max_neurons, "the widest spike tensor")
     limit(model.vocabulary, machine.max_vocabulary, "the vocabulary")
     limit(model.context, machine.max_context, "the context")
+    require(not model.position_table or model.vocabulary + model.context <= 1 << 16,
+            f"{model.name}: {model.vocabulary} tokens and {model.context} positions are more than the {1 << 16} rows of an embedding; do "
+            "without the position table.")
     limit(model.top_k, machine.k_max, "top_k")
     limit(max(map(model.level, TENSORS)), machine.level_max, "the largest spike level")
     limit(model.layers * model.steps * ceil_div(model.context, machine.score_banks) * machine.score_banks, machine.kv_positions,
