@@ -77,11 +77,11 @@ bench: ## measure every figure of speed into results/bench.json and docs/perform
 	$(call need,cli hw sim model dev)
 	$(BIN)/spikeloom bench $(ARGS)
 
-train: ## train the stories model (ARGS)
+train: ## train the stories model (ARGS="--run FOLDER --minutes N")
 	$(call need,cli model)
 	$(BIN)/spikeloom train $(ARGS)
 
-eval: ## measure a trained model's perplexity (ARGS)
+eval: ## measure a trained model's perplexity on the texts of SPIKELOOM_DATA (ARGS)
 	$(call need,cli model)
 	$(BIN)/spikeloom eval $(ARGS)
 
