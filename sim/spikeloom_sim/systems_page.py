@@ -22,7 +22,7 @@ def page(results: dict, root: Path = Path()) -> str:
                      f"{_figure(q['softmax_twin'])} | {_counts(q)} | {row['mismatches']} of {row['compared']:,} |")
     lines += ["", *_notes(results["each"])]
     lines += ["", "| system | firing rate `[model]` | SOPs/token: linear, attention `[model]` | counted by the machine `[sim]` | "
-              "energy/token, projected (levels as so many additions) | the same, ANN twin | cycles/token `[sim]` |",
+              "energy/token, projected `[model]` (levels as so many additions) | the same, ANN twin | cycles/token `[sim]` |",
               "| --- | --- | --- | --- | --- | --- | --- |"]
     for row in results["each"]:
         e, counted = row["energy"], row["counters"]

@@ -130,7 +130,7 @@ def page(document: dict) -> str:
     lines = ["# Quality", "",
              "What each choice of the spiking model costs against a softmax twin of equal size (parameters within 2%), trained on the same "
              f"tokens with the same optimiser. {document['protocol']} Made by `{document['command']}`; `results/quality.json` holds every "
-             "run.", "",
+             "run. Figures without a label are computed [model].", "",
              "## Headline", "",
              "| data | model | integer, nats/token | twin | gap | seeds | spread of the gap |",
              "| --- | --- | ---: | ---: | ---: | ---: | ---: |"]

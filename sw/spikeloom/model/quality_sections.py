@@ -91,8 +91,8 @@ def number(value, form: str = ".3f") -> str:
 def goal_lines(rows: list[dict], public: dict | None = None) -> list[str]:
     """The goals, what the public model has by our own measurement, and why some goals are missed."""
     lines = ["", "## Goals", "", "| goal | of | limit | figure | |", "| --- | --- | ---: | ---: | --- |"]
-    lines += [f"| {row['goal']} | {row['of']} | {row['limit']} | {row['figure']:+.4f} | {'met' if row['met'] else 'missed'} |"
-              for row in rows]
+    lines += [f"| {row['goal']} | {row['of']} | {row['limit']} | {row['figure']:{'+' if ' less ' in row['goal'] else ''}.4f} | "
+              f"{'met' if row['met'] else 'missed'} |" for row in rows]
     if public:
         by_context = ", ".join(f"{value:.3f} with {context}" for context, value in public["bits_per_byte_by_context"].items())
         lines += ["", f"By the protocol of our own figures (`python -m spikeloom.model.public_model`, `{public['from']}`) the public "
