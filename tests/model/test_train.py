@@ -1,8 +1,6 @@
 """Training on CPU in seconds: it learns, resumes, and its export measures like its float form."""
 
 import json
-import os
-import signal
 
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ from spikeloom.model import corpus, evaluate, export, reference, store
 from spikeloom.model.float_model import FloatModel, FloatOptions
 from spikeloom.model.muon import Muon
 from spikeloom.model.softmax_twin import SoftmaxTwin, spiking_parameters
-from spikeloom.model.train import Run, build_model, build_optimisers, load_config, train
+from spikeloom.model.train import build_model, build_optimisers, load_config, train
 
 CONFIG = {
     "model": {"name": "tiny", "vocabulary": 24, "context": 32, "width": 16, "layers": 2, "heads": 2, "hidden": 24,
@@ -55,18 +53,10 @@ def test_training_resumes(run):
     assert len((run / "log.csv").read_text().splitlines()) >= 1
 
 
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, monkeypatch):
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, stopping):
     """Weights, optimisers and the random stream go on to the bit."""
     whole = train(CONFIG, run=tmp_path / "whole", steps=12, split=SPLIT, compiled=False, quiet=True)
-    learn = Run.learn
-
-    def stopped(self, *batch):
-        if self.step == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return learn(self, *batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "learn", stopped)
+    with stopping(5):
         train(CONFIG, run=tmp_path / "parts", steps=12, split=SPLIT, compiled=False, quiet=True)
     assert torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=False)["step"] == 6
     parts = train(CONFIG, run=tmp_path / "parts", steps=12, split=SPLIT, compiled=False, quiet=True).state_dict()

@@ -3,9 +3,7 @@
 import contextlib
 import csv
 import json
-import os
 import re
-import signal
 import sys
 import types
 
@@ -17,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from spikeloom.model import corpus, reference, store
 from spikeloom.model.golden import export, pairs, tasks
-from spikeloom.model.golden.train import GoldenRun, is_golden, main, train
+from spikeloom.model.golden.train import is_golden, main, train
 from spikeloom.model.integer_torch import IntegerSequences
 from spikeloom.model.softmax_twin import SoftmaxTwin, spiking_parameters
 from spikeloom.model.tokenizer import Tokenizer
@@ -88,20 +86,12 @@ def test_spad_from_a_twin(causal, tmp_path):
     assert set(logged[-1]) == {"step", "ea", "saa", "sfa", "sta", "hta"} and float(logged[-1]["hta"]) > 0
 
 
-def test_spad_resumes_with_its_projections(causal, tmp_path, monkeypatch):
+def test_spad_resumes_with_its_projections(causal, tmp_path, stopping):
     """Of a teacher of another width: they learn, so a run that was stopped ends as one that was not."""
     wide = config_of("causal", width=32)
     for name, config, more in (("twin", wide, {"kind": "softmax"}), ("whole", config_of("causal"), {"teacher": tmp_path / "twin"})):
         train(config, run=tmp_path / name, steps=6, split=SPLIT, quiet=True, **more)
-    learn = GoldenRun.learn
-
-    def stopped(self, *batch):
-        if self.step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return learn(self, *batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(GoldenRun, "learn", stopped)
+    with stopping(2):
         train(config_of("causal"), run=tmp_path / "parts", teacher=tmp_path / "twin", steps=6, split=SPLIT, quiet=True)
     train(config_of("causal"), run=tmp_path / "parts", teacher=tmp_path / "twin", steps=6, split=SPLIT, quiet=True)
     whole, parts = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=False) for name in ("whole", "parts"))
