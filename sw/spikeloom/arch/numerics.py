@@ -182,15 +182,16 @@ def noise_table(temperature, logit_scale):
     Raises
     ------
     ValueError
-        When temperature is negative, or so large that an entry leaves NOISE_WIDTH bits.
+        When temperature is negative or no number, or so large that an entry leaves NOISE_WIDTH bits.
     """
     if temperature < 0:
         raise ValueError(f"The temperature must not be negative, it is {temperature}.")
     u = (np.argsort(hash32(np.arange(NOISE_ENTRIES))) + 0.5) / NOISE_ENTRIES
-    table = np.floor(-np.log(-np.log(u)) * temperature * logit_scale + 0.5).astype(np.int64)
-    if np.abs(table).max() >= 1 << (NOISE_WIDTH - 1):
-        raise ValueError(f"Temperature {temperature} overflows the noise table; use a smaller one.")
-    return table
+    with np.errstate(over="ignore", invalid="ignore"):  # refused below
+        table = np.floor(-np.log(-np.log(u)) * temperature * logit_scale + 0.5)
+    if not np.abs(table).max() < 1 << (NOISE_WIDTH - 1):
+        raise ValueError(f"The temperature {temperature} is too large, or no number; 0 is greedy, 1 is what the model learned.")
+    return table.astype(np.int64)
 
 
 def candidates(top_k):

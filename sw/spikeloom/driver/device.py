@@ -12,9 +12,6 @@ from .results import Score, Token
 
 __all__ = ["Device", "Score", "Token"]
 
-#: Far more than the noise table holds, which says so itself of anything smaller; past it integers overflow.
-_LARGEST_NOISE = 1 << 32
-
 
 class Device(Encoding, Core):
     """A Spikeloom core behind a transport: decoders write (`generate`, `score`), encoders read (`encoding.Encoding`).
@@ -151,8 +148,6 @@ class Device(Encoding, Core):
         return prompt
 
     def _set_noise(self, temperature):
-        if not temperature * self._card["logit_scale"] < _LARGEST_NOISE:
-            raise ValueError(f"The temperature {temperature} is too large, or no number; 0 is greedy, 1 is what the model learned.")
         key = (temperature, self._card["logit_scale"])
         if temperature == 0 or key == self._noise_key:
             return
