@@ -172,7 +172,7 @@ class Run:
         self.model = build_model(config, kind, kernel=self.workers.device.type == "cpu").to(self.workers.device)
         self.optimisers = build_optimisers(self.model, config["training"])
         self.step, self.tokens, self.before, self.progress = 0, 0, 0.0, 0.0
-        self.continued = bool(start) or was_continued(folder)
+        self.continued = bool(start)
         self.seed, self.random = seed, np.random.default_rng((seed, 0))
         #: Of the latest step, before it was clipped.
         self.gradient_norm = torch.zeros(())
@@ -207,6 +207,7 @@ class Run:
             for group, peak in zip(optimiser.param_groups, peaks):
                 group["peak"] = peak
         self.step, self.tokens, self.before = state["step"], state["tokens"], state["seconds"]
+        self.continued = self.continued or state.get("continued", False)
         self.random = np.random.default_rng((self.seed, self.step))
         if state.get("seed") == self.seed:  # the stream goes on as if there had been no break
             self.random.bit_generator.state = state["random"]
