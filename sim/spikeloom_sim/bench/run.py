@@ -1,5 +1,6 @@
 """`spikeloom bench`: measures, writes `results/bench.json` and `docs/performance.md`."""
 
+import contextlib
 import hashlib
 import math
 import tempfile
@@ -236,26 +237,29 @@ def run(measures: Measures, *, keys: Sequence[str] = (), root: Path = Path(), sa
         raise ValueError(f"There are no keys {', '.join(unknown)}; there are: {', '.join(GOALS)}; and tables: {', '.join(tables)}.")
     figures, entries = Figures(measures, root), {}
     for key in [key for key in GOALS if key in keys or not keys]:
-        try:
+        with _leaving_what_is_on_file(key, say):
             figure = figures.figure(key)
-        except UnknownProcessor as error:
-            say(f"{key}: what is on file stays. {error}")
-            continue
-        if figure is None:
-            say(f"{key}: never measured")
-            continue
-        entries[key] = entry(GOALS[key], figure, f"spikeloom bench --only {key}")
-        merge(root / RESULT, entries, list(GOALS))
-        say(line(key, entries[key]))
+            if figure is None:
+                say(f"{key}: never measured")
+                continue
+            entries[key] = entry(GOALS[key], figure, f"spikeloom bench --only {key}")
+            merge(root / RESULT, entries, list(GOALS))
+            say(line(key, entries[key]))
     for name in [name for name in tables if name in keys or not keys]:
-        try:
+        with _leaving_what_is_on_file(f"table {name}", say):
             merge(root / DETAILS, {name: tables[name]()}, list(tables))
-        except UnknownProcessor as error:
-            say(f"table {name}: what is on file stays. {error}")
-            continue
-        say(f"table {name}")
+            say(f"table {name}")
     page.write(root)
     return entries
+
+
+@contextlib.contextmanager
+def _leaving_what_is_on_file(what, say):
+    """Where this computer cannot measure it."""
+    try:
+        yield
+    except UnknownProcessor as error:
+        say(f"{what}: what is on file stays. {error}")
 
 
 def line(key: str, record: dict) -> str:

@@ -19,7 +19,7 @@ REASONS = {
            " leave a third of what was left on stories and less than half in `shakespeare`, but bring little in a stories model that"
            " is trained, and make half as many rows again speak: the stories models, whose cycles and bytes are goals too, speak "
            "from 0 up. What is left in `stories-260k` is not rounding (levels eight times as fine give 0.03 nats at once), nor the "
-           "sign (0.02), nor a bound (four times as high, nothing), nor are it queries and keys of 0 and 1 (0.015 after 5 M tokens): it is "
+           "sign (0.02), nor a bound (four times as high, nothing), nor is it queries and keys of 0 and 1 (0.015 after 5 M tokens): it is "
            "what training finds through such neurons.",
     "public": "The public model read the whole corpus, perhaps with these stories; ours read 2,670 stories and text that the public model "
               "wrote. Its softmax twin, with a quarter of the tokens, stands at 0.989: half is the spiking form, the other half text "
