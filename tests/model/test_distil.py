@@ -65,6 +65,10 @@ def test_the_command(tmp_path, monkeypatch):
     distil.main(["--config", str(tmp_path / "tiny.json"), "--run", str(tmp_path / "student"), "--steps", "3", "--data",
                  str(tmp_path / "rhymes.txt"), "--no-compile"])
     assert all(reference.state_of(tmp_path / part)["tokens"] > 0 for part in ("student", "student/teacher"))
+    (tmp_path / "pairs.json").write_text(json.dumps(config_of("pairs")), encoding="utf-8")
+    with pytest.raises(ValueError, match="--data is for configs that model language"):
+        distil.main(["--config", str(tmp_path / "pairs.json"), "--run", str(tmp_path / "none"), "--data", str(tmp_path / "rhymes.txt")])
+    assert not (tmp_path / "none").exists()
 
 
 def test_one_command_of_spad(tmp_path):

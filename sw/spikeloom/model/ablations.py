@@ -139,7 +139,7 @@ def run(bench: Bench, variant: Variant, seed: int, *, steps: int | None = None, 
         model = train(config, run=folder, kind=variant.kind, steps=steps, split=bench.split, teacher=teacher, seed=seed, compiled=False,
                       report_every=600.0, quiet=quiet)
     trained = time.process_time() - cpu
-    state = torch.load(folder / "checkpoint.pt", weights_only=False)
+    state = torch.load(folder / "checkpoint.pt", weights_only=False, map_location="cpu")
     if state["step"] < steps:
         raise KeyboardInterrupt("The run was told to stop; start again to go on.")
     result = {"variant": variant.name, "data": bench.data.name, "seed": seed, "steps": steps, "training_tokens": state["tokens"],

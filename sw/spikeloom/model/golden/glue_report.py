@@ -38,7 +38,7 @@ def measure(task: str, folder: Path, init: Path, minutes: float | None, steps: i
     """One set: train, export, and name the classes of its official development file in every form."""
     config, run, twin = config_of(task), folder / task, folder / f"{task}-twin"
     train(config, run=run, minutes=minutes, steps=steps, init=init)
-    taken = torch.load(run / "checkpoint.pt", weights_only=False)["step"]
+    taken = torch.load(run / "checkpoint.pt", weights_only=False, map_location="cpu")["step"]
     train(config, run=twin, kind="softmax", steps=taken, init=init)
     export.export_run(run, run / "export")
     stored = store.load(run / "export")
