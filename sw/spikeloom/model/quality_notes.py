@@ -45,10 +45,9 @@ TRIED = (
      "place of 1.521"),
     ("One run, that twin the teacher from the first step", "kept", "`shakespeare`, 21.3 M characters as before: 1.512 nats in place of "
      "1.521, 0.024 behind the twin (0.030 on the 60,000 characters after those); scaling the logits by a constant would gain it 0.002"),
-    ("Half as much text again", "dropped", "`shakespeare` and its twin, 32 M characters each, development nats: "
-     "the twin from 1.470 to 1.443, the spiking model, taken on "
-     "from its end, from 1.511 to 1.496. So the twin had not converged, and the gap of 0.024 holds at 21.3 M characters: on the "
-     "development text it is 0.041 there and 0.053 at 32 M"),
+    ("Half as much text again", "dropped", "`shakespeare` and its twin, 32 M characters each, development nats: the twin from 1.470 to "
+     "1.443, the spiking model, taken on from its end, from 1.511 to 1.496. So the twin had not converged, and the gap of 0.024 holds at "
+     "21.3 M characters: on the development text it is 0.041 there and 0.053 at 32 M"),
     ("Levels of both signs in the trained `stories-260k`", "dropped", "18 M tokens from the finished weights, without a price, half of the "
      "loss from the twin's predictions: 2.050 nats on 100 held-out beginnings in place of 2.072, 73% of the operations in place of 35%"),
     ("Levels of the trained `stories-260k` eight times as fine", "not built", "at once, float, development texts: 2.008 nats in place of "
