@@ -14,11 +14,23 @@ from spikeloom.model.workers import Workers, pick_device
 
 from .test_train import CONFIG, SPLIT
 
-#: Ends a program that ran in several processes: no thread of theirs is left that could want the interpreter while it ends.
+#: Ends a program that ran in several processes: no thread of theirs is left that could want the interpreter while it ends. The
+#: kernel lists a thread for a moment after it was joined, and no longer, so only those that stay count.
 ALONE = """
-import glob
-left = [name for name in (open(path).read().strip() for path in glob.glob("/proc/self/task/*/comm")) if "gloo" in name]
-assert not left, left
+import pathlib, time
+def left():
+    names = []
+    for path in pathlib.Path("/proc/self/task").glob("*/comm"):
+        try:
+            names.append(path.read_text().strip())
+        except OSError:  # it ended since it was listed
+            pass
+    return [name for name in names if "gloo" in name]
+
+deadline = time.monotonic() + 5
+while left() and time.monotonic() < deadline:
+    time.sleep(0.01)
+assert not left(), left()
 """
 #: One step's gradients and statistics in every process's own rows; process 0 writes what all agreed on.
 STEP = """
