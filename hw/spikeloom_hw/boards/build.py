@@ -160,7 +160,8 @@ TOOLCHAINS = {"vivado": build_with_vivado, "openxc7": build_with_openxc7}
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog="ulx3s, which open tools build, takes --deadline SECONDS, "
+                                     "--may-be-late and --check as well: python -m spikeloom_hw.boards.ulx3s_build --help")
     parser.add_argument("board", choices=["ulx3s", *BOARDS], metavar="BOARD", help=", ".join(["ulx3s", *BOARDS]))
     parser.add_argument("--toolchain", choices=TOOLCHAINS, default="vivado", help="for Zynq boards")
     parser.add_argument("--clock", type=float, help="MHz, in place of the preset's")

@@ -116,8 +116,8 @@ def cell(notes: dict, board: str, column: str) -> str:
 _TOP = """# Bitstreams
 
 One folder per board holds what `make bitstream BOARD=...` made there: `spikeloom.bit`, for Zynq boards `spikeloom.hwh`, and
-`manifest.json`, by which a driver knows the machine. How to build: [`docs/vivado.md`](../docs/vivado.md); another board:
-[`docs/adding-a-board.md`](../docs/adding-a-board.md).
+`manifest.json`, by which a driver knows the machine. How to build: [`docs/vivado.md`](../docs/vivado.md), for a ULX3S
+[`docs/ulx3s.md`](../docs/ulx3s.md); another board: [`docs/adding-a-board.md`](../docs/adding-a-board.md).
 
 How far each board has come, noted by the runs themselves. `yes`: made and checked; [synth], [route]: figure of a mapped, of a
 routed design; [sim]: against the Verilated gateware behind a simulated board; `needs ...`: the tool that was missing. **Nothing here

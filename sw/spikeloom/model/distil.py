@@ -131,7 +131,6 @@ def student(config: dict, *, run: Path, teacher: Path | str | None = None, split
 
 def main(arguments: list[str] | None = None) -> None:
     from .golden.train import texts_of
-    from .text_sources import load_texts
     from .train import load_config
 
     parser = argparse.ArgumentParser(prog="spikeloom distil", description=__doc__.splitlines()[0])
@@ -145,9 +144,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--no-compile", action="store_true", help="plain distillation: begin at once; slower from some minutes on")
     options = parser.parse_args(arguments)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    config, split = load_config(options.config), None
-    if options.data:
-        split = texts_of(options.data, config) if "golden" in config else load_texts(options.data)
+    config = load_config(options.config)
+    split = texts_of(options.data, config) if options.data else None
     student(config, run=options.run, teacher=options.teacher, minutes=options.minutes, steps=options.steps, seed=options.seed,
             compiled=not options.no_compile, split=split)
 

@@ -239,15 +239,15 @@ def _log_gradients(path, state, inputs, targets):
 
 
 def texts_of(source: str, config: dict) -> Split:
-    """The texts of `--data` for a config that models language.
+    """The texts of `--data` for a config that models language, as one without a task does.
 
     Raises
     ------
     ValueError
         When its task has data of its own.
     """
-    task = config["training"]["task"]
-    if task not in LANGUAGE:
+    task = config["training"].get("task")
+    if task is not None and task not in LANGUAGE:
         raise ValueError(f"--data is for configs that model language ({', '.join(LANGUAGE)}); the task of this one, {task!r}, has its own.")
     return load_texts(source)
 
