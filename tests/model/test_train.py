@@ -12,7 +12,7 @@ from spikeloom.model import corpus, evaluate, export, reference, store
 from spikeloom.model.float_model import FloatModel, FloatOptions
 from spikeloom.model.muon import Muon
 from spikeloom.model.softmax_twin import SoftmaxTwin, spiking_parameters
-from spikeloom.model.train import build_model, build_optimisers, load_config, train
+from spikeloom.model.train import build_model, build_optimisers, load_config, price_at, train
 
 CONFIG = {
     "model": {"name": "tiny", "vocabulary": 24, "context": 32, "width": 16, "layers": 2, "heads": 2, "hidden": 24,
@@ -191,6 +191,17 @@ def test_a_temperature_may_be_fixed(tmp_path):
                       for number, options in enumerate(({}, {"temperature": 0.25})))
     assert all((block.log_temperature != 0).any() for block in learned.blocks)
     assert all((block.log_temperature.exp() == 0.25).all() for block in fixed.blocks)
+
+
+def test_the_price_of_operations_may_change_on_the_way(tmp_path):
+    """It is what the list says from each progress on, and is paid: a run at a changing price leaves that of the first price."""
+    assert [price_at([[0, 0.4], [0.5, 0.1]], at) for at in (0, 0.49, 0.5, 1)] == [0.4, 0.4, 0.1, 0.1]
+    assert price_at(0.3, 0.9) == 0.3 and price_at([[0.5, 0.1]], 0.2) == 0
+    priced = {}
+    for name, price in (("one", 0.4), ("same", [[0, 0.4]]), ("falling", [[0, 0.4], [0.5, 0.1]])):
+        config = CONFIG | {"training": CONFIG["training"] | {"sparsity": price}}
+        priced[name] = train(config, run=tmp_path / name, steps=4, split=SPLIT, compiled=False, quiet=True).head
+    assert torch.equal(priced["one"], priced["same"]) and not torch.equal(priced["one"], priced["falling"])
 
 
 def test_the_head_learns_faster_and_the_twin_at_its_own_rate(tmp_path):

@@ -16,7 +16,8 @@ is resumed, as `twin_training` does for a softmax twin, whose best rate is anoth
 used where there is one, and `--precision bf16` mixes precisions. `--tensorboard` writes the log for TensorBoard too.
 
 With `--teacher RUN` (a finished run with the same tokenizer, or a released model, whose twin teaches) the loss is that of
-`distil`. The setting `sparsity` prices the share of synaptic operations that are not skipped, in nats per token for all of them.
+`distil`. The setting `sparsity` prices the share of synaptic operations that are not skipped, in nats per token for all of them; a list
+of [progress, price] changes it on the way.
 """
 
 import argparse
@@ -267,7 +268,7 @@ class Run:
             loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
         else:
             loss = distillation_loss(logits, targets, self.teacher(inputs), **self.config["training"].get("distillation", {}))
-        price = self.config["training"].get("sparsity", 0.0)
+        price = price_at(self.config["training"].get("sparsity", 0.0), self.progress)
         return loss, loss + price * self.model.density if price and self.kind == "spiking" else loss
 
     def learn(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -282,6 +283,13 @@ class Run:
         self.step += 1
         self.tokens += inputs.numel() * self.workers.count
         return loss.detach()
+
+
+def price_at(price: float | list[list[float]], progress: float) -> float:
+    """Price of all synaptic operations at a progress in 0..1: the last of [progress, price] that is reached, or always the same."""
+    if not isinstance(price, list):
+        return price
+    return max((pair for pair in price if pair[0] <= progress), default=(0.0, 0.0))[1]
 
 
 def check_budget(minutes: float | None, steps: int | None) -> None:
