@@ -25,7 +25,7 @@ def result(name: str) -> dict:
 FIGURES = {
     "cycles_per_token_260k": "cycles/token, 64 columns, resident rows, positions 0-127",
     "over_event_bound": "cycles over the event bound (rows that spoke x column tiles, one per cycle), worst released model",
-    "dense_over_sparse_cycles": "dense mode over sparse, cycles (the goal counts for a model within 0.05 nats of its softmax twin)",
+    "dense_over_sparse_cycles": "dense mode over sparse, cycles (counts for models within 0.05 nats of their softmax twin): {whose}",
     "dense_over_sparse_bytes": "the same, bytes of weights",
     "stream_peak_fraction": "streamed rows: bytes per cycle over the port's peak",
     "prefill_over_decode": "the same: reading a prompt of 128 in blocks of 16, tokens per second over those of writing",
@@ -55,6 +55,12 @@ def figure_row(record: dict, what: str, where: str) -> tuple[str, str, str, str]
     value, marks = record["value"], " (missed)" * (record["met"] is False) + " (of older Verilog)" * record.get("stale", False)
     figure = f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}" if value >= 10 else f"{value:.3f}".rstrip("0")
     return what, figure + marks, (record["goal"] or "").lstrip("<>= "), f"`{record['evidence']}` {where}"
+
+
+def whose(record: dict) -> str:
+    """The model of a figure and where its rows of weights lie; nothing for a figure that does not say."""
+    beside = record.get("beside", {})
+    return f"`{beside['model']}`, {beside['rows']} rows" if "rows" in beside else ""
 
 
 def rows() -> list[tuple[str, str, str, str]]:
@@ -95,7 +101,7 @@ def rows() -> list[tuple[str, str, str, str]]:
         ("int4 weights, nats per token behind int8: `stories-260k-int4`", *marked(f"{int4['figure']:.3f}", int4), f"`[model]` {in_goals}"),
         ("words of 20 seeded samples that are in the training text; word 13-grams copied from it",
          f"{samples['known_words']:.1%}; {samples['copied_13_grams']:.1%}", "98%; 10%", f"`[model]` {in_quality}"),
-        *(figure_row(speed[key], what, in_speed) for key, what in FIGURES.items() if key in speed),
+        *(figure_row(speed[key], what.format(whose=whose(speed[key])), in_speed) for key, what in FIGURES.items() if key in speed),
         *((what, figure, "", f"`[sim]` {in_parts}") for what, figure in (
             ("cycles/token, rows streamed over the bus", f"{first['cycles_per_token']:,.0f}"),
             ("rows of weights skipped", f"{skipped:.0%}"),

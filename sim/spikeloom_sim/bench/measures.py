@@ -25,7 +25,7 @@ from .shapes import program_of, rates_of
 from .stories import POSITIONS, PROMPT, Bound, Tally, generate_checked, image_of, load_stories, score_stories
 
 MODEL, MACHINE = "stories-260k", "sim"
-#: The largest released model, and the best.
+#: The largest released model: its firing rates are those of larger shapes.
 BEST = "stories-1m"
 LATENCIES = (24, 64)
 #: Where in a story the picture of a token is taken.
@@ -145,28 +145,28 @@ class Measures:
 
     def dense(self, name: str = MODEL) -> Tally:
         """Dense mode: every row requested."""
-        return self._once("dense", name, lambda: self._dense(name))
+        return self._once("dense", name, lambda: self._few_scored(name, dense=True))
 
-    def _dense(self, name):
+    def from_dram(self, name: str, *, dense: bool = False, latency: int = LATENCIES[0]) -> Tally:
+        """The same stories, all rows streamed over the machine's ports."""
+        way = f"streamed, latency {latency}" + ", dense" * dense
+        return self._once(way, name, lambda: self._few_scored(name, dense=dense, latency=latency))
+
+    def _few_scored(self, name, *, dense, latency=None):
         stored, cfg = self.stored(name), self.machine_of(name)
         stories = load_stories(self.options.slow_stories, stored)[0]
-        step, image = self.announce(f"{name}, dense mode", len(stories)), image_of(stored, cfg)
-        with self._device(cfg) as device:
+        what = ", dense mode" * dense + f", streamed rows, latency {latency}" * (latency is not None)
+        step, model = self.announce(name + what, len(stories)), IntegerModel(stored.config, stored.tensors)
+        image = image_of(stored, cfg, "none" if latency is None else "all")
+        with self._device(cfg, **({} if latency is None else {"memory": Memory(latency=latency)})) as device:
             device.load(image)
-            return score_stories(device, image, IntegerModel(stored.config, stored.tensors), stories, dense=True, advance=step)
+            return score_stories(device, image, model, stories, dense=dense, advance=step,
+                                 timing=None if latency is None else MemoryTiming(latency=latency))
 
-    @cached_property
+    @property
     def streamed(self) -> dict[int, Tally]:
-        """Rows streamed over one port, by latency of the memory."""
-        stored, stories = self.stored(MODEL), self.stories[0][:self.options.slow_stories]
-        image, out = image_of(stored, self.cfg, "all"), {}
-        for latency in LATENCIES:
-            step = self.announce(f"streamed rows, latency {latency}", len(stories))
-            with self._device(self.cfg, memory=Memory(latency=latency)) as device:
-                device.load(image)
-                out[latency] = score_stories(device, image, IntegerModel(stored.config, stored.tensors), stories,
-                                             timing=MemoryTiming(latency=latency), advance=step)
-        return out
+        """The stories model, rows streamed over one port, by latency of the memory."""
+        return {latency: self.from_dram(MODEL, latency=latency) for latency in LATENCIES}
 
     @cached_property
     def generation(self):

@@ -28,6 +28,7 @@ from spikeloom.driver.verify import Report, verify
 from spikeloom.model import corpus, store
 from spikeloom.model.integer_model import IntegerModel
 from spikeloom.model.tensors import head_rows, input_levels
+from spikeloom.model.text_sources import PIECE
 
 POSITIONS = 128
 #: Tokens of a story that a generation goes on from.
@@ -193,11 +194,16 @@ def generate_checked(device: Device, model: IntegerModel, stories: list[list[int
 
 
 def load_stories(count: int, model: store.StoredModel) -> tuple[list[list[int]], dict]:
-    """Held-out texts that are long enough, as tokens begun by the end token, and what they are."""
-    split = corpus.load_default()
+    """Held-out texts of the model's corpus that are long enough, as tokens begun by the end token, and what they are.
+
+    A corpus that holds out one long text gives that text's pieces.
+    """
+    split = corpus.corpus_of(model.config.name)
     text, positions = Text(model.tokenizer_json), min(POSITIONS, model.config.context - 1)
-    found = []
-    for number, story in enumerate(split.held_out):
+    found, texts = [], split.held_out
+    if len(texts) == 1:
+        texts = [texts[0][at:at + PIECE] for at in range(0, len(texts[0]), PIECE)]
+    for number, story in enumerate(texts):
         if len(found) == count:
             break
         try:

@@ -107,6 +107,7 @@ _LIF = {"norm": "batch", "norm_at": "neurons"}
 _FAST = {"learning_rate": 0.02}
 _HEAD = {"head_gain": 4.0}
 _SIGNED = {"signed": ["in", "v", "attn", "mid", "final"]}
+_SIGNED_SUMS = {"signed": ["v", "attn", "final"]}
 _RECIPE = _HEAD | {"ranked": True, "centre_values": 0.5, "centre_final": 0.5}
 
 VARIANTS = (
@@ -162,6 +163,10 @@ VARIANTS = (
             training=_FAST, options=_RECIPE, seeds=(0, 1, 2), against="twin-rate"),
     Variant("signed-priced", "levels", "`signed` and a price of 0.3 nats on all synaptic operations", model=_SIGNED,
             training=_FAST | {"sparsity": 0.3}, options=_RECIPE, against="twin-rate"),
+    Variant("signed-sums", "levels", "`recipe` with levels of both signs for values, their sums and the last neurons alone",
+            model=_SIGNED_SUMS, training=_FAST, options=_RECIPE, against="twin-rate"),
+    Variant("signed-sums-priced", "levels", "`signed-sums` and a price of 0.3 nats on all synaptic operations",
+            model=_SIGNED_SUMS, training=_FAST | {"sparsity": 0.3}, options=_RECIPE, against="twin-rate"),
     Variant("t4", "levels", "LIF (soft reset), T = 4, D = 1 (golden model)", golden=_LIF,
             model={"neuron": "lif_soft", "steps": 4, "leak": 1, **levels(1)}),
     Variant("int4", "precision", "int4 weights", model={"weight_bits": 4}),

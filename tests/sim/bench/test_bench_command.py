@@ -1,6 +1,7 @@
 """`spikeloom bench`: what is measured is written beside what is on file; a quick look leaves it alone."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +14,7 @@ from spikeloom.cli import app
 from spikeloom_sim.bench import run as bench_run
 from spikeloom_sim.bench.figures import RESULT, Figure, load
 from spikeloom_sim.bench.processor import UnknownProcessor
+from spikeloom_sim.bench.stories import Tally
 
 
 @pytest.fixture
@@ -102,3 +104,27 @@ def test_streamed_runs_count_where_enough_reads_are_open(tmp_path):
         "streamed_over_bound", max, (False,))
     assert (fraction.value, bound.value) == (0.97, 1.11) and list(fraction.beside) == ["near", "far", "few"]
     assert bound.note.endswith("1.420 with 2 ports, 100 cycles and 8 reads open.")
+
+
+@pytest.mark.parametrize("behind, slow, rows, counts", [(0.03, 0, "resident", True), (0.03, 300, "streamed", True),
+                                                        (0.06, 0, "resident", False), (0.03, 9000, "streamed", False)])
+def test_skips_count_for_the_model_nearest_to_its_twin(tmp_path, monkeypatch, behind, slow, rows, counts):
+    """And with its rows where dense mode is near its own bound: a dense mode that idles makes any skip look large."""
+    def tally(dense, bound):
+        return Tally(positions=10, cycles=bound + slow if dense else bound // 3, row_bytes=8000 if dense else 3000, spoke=3, silent=7,
+                     label_adding={"qkv": 1000})
+
+    monkeypatch.setattr(bench_run.store, "available", lambda: ["far", "near", "untaught"])
+    (tmp_path / "results").mkdir()
+    for name, gap in (("far", 0.2), ("near", behind)):
+        quality = {"integer": {"nats_per_token": 2.0 + gap}, "softmax_twin": {"nats_per_token": 2.0}}
+        (tmp_path / bench_run.QUALITY.format(name)).write_text(json.dumps(quality))
+    monkeypatch.setattr(bench_run, "BEST", "far")
+    figures = bench_run.Figures(SimpleNamespace(
+        machine_of=lambda name: SimpleNamespace(bus_bytes=1), of=lambda name: {"model": name}, sparse=lambda name: tally(False, 1000),
+        dense=lambda name: tally(True, 1000), from_dram=lambda name, dense=False: tally(dense, 8000)), tmp_path)
+    cycles, stored = figures.dense_over_sparse_cycles(), figures.dense_over_sparse_bytes()
+    assert cycles.of["model"] == "near" and cycles.beside["rows"] == rows and cycles.counts is stored.counts is counts
+    bound = 8000 if rows == "streamed" else 1000
+    assert cycles.value == round((bound + slow) / (bound // 3), 3) and stored.value == round(8000 / 3000, 3)
+    assert list(cycles.beside["nats_behind_its_softmax_twin"]) == ["near", "far"] and "`far` (0.200 behind)" in cycles.note
