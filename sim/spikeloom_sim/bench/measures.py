@@ -26,7 +26,7 @@ from .stories import POSITIONS, PROMPT, Bound, Tally, generate_checked, image_of
 
 MODEL, MACHINE = "stories-260k", "sim"
 #: The largest released model: its firing rates are those of larger shapes.
-BEST = "stories-1m"
+LARGEST = "stories-1m"
 LATENCIES = (24, 64)
 #: Where in a story the picture of a token is taken.
 PICTURED = 64
@@ -271,7 +271,7 @@ class Measures:
     @cached_property
     def rates(self) -> dict[str, float]:
         """Firing rates of the largest model that was trained, by kind of neuron: of its first story."""
-        stored = self.stored(BEST)
+        stored = self.stored(LARGEST)
         model, (story, *_) = IntegerModel(stored.config, stored.tensors), load_stories(1, stored)[0]
         return rates_of(stored.config, (model.step(token, position) for position, token in enumerate(story[:POSITIONS])))
 

@@ -9,19 +9,19 @@ from functools import cached_property
 from pathlib import Path
 
 from spikeloom.arch.presets import preset
-from spikeloom.model import store
+from spikeloom.model import quality_page, store
 
 from ..versions import versions
 from . import page
 from .boards import BLOCKS, BOARDS, PROMPT
 from .figures import DETAILS, RESULT, Figure, entry, load, merge
 from .keys import GOALS
-from .measures import BEST, MODEL, Measures
+from .measures import LARGEST, MODEL, Measures
 from .processor import UnknownProcessor
 
 AREA, ROUTE, STREAMED = Path("results/area.json"), Path("results/route.json"), Path("results/streamed.json")
-#: Where a released model's quality stands; how far it may be behind its twin, and dense mode above its bound, for its skips to count.
-QUALITY, MOST_BEHIND, MOST_DENSE = "results/{}.json", 0.05, 1.10
+#: How far a released model may be behind its twin, and dense mode above its bound, for its skips to count.
+MOST_BEHIND, MOST_DENSE = 0.05, 1.10
 
 #: What is told of a run of streamed rows.
 _OF_A_RUN = ("ports", "dense", "latency", "outstanding", "stream_peak_fraction", "stream_peak_fraction_with_first_beat",
@@ -83,12 +83,8 @@ class Figures:
     @cached_property
     def behind(self) -> dict[str, float]:
         """Nats per token by which released decoders are behind their softmax twins, the closest first."""
-        found = {}
-        for name in store.available():
-            quality = load(self.root / QUALITY.format(name))
-            if "softmax_twin" in quality and "nats_per_token" in quality.get("integer", {}):
-                found[name] = round(quality["integer"]["nats_per_token"] - quality["softmax_twin"]["nats_per_token"], 4)
-        return dict(sorted(found.items(), key=lambda pair: pair[1]))
+        gaps = {row["model"]: round(row["gap_nats"], 4) for row in quality_page.released(self.root / RESULT.parent)}
+        return dict(sorted(((name, gap) for name, gap in gaps.items() if name in store.available()), key=lambda pair: pair[1]))
 
     def skips_of(self, name: str) -> dict[str, dict]:
         """Dense mode beside sparse, of one model on one machine: rows resident; and streamed, where dense mode is slow with those."""
@@ -111,8 +107,8 @@ class Figures:
 
     def _dense_over_sparse(self, key):
         """Of the model closest to its twin, and the largest one beside it."""
-        name = next(iter(self.behind), BEST)
-        models = {model: self.skips_of(model) for model in dict.fromkeys((name, BEST))}
+        name = next(iter(self.behind), LARGEST)
+        models = {model: self.skips_of(model) for model in dict.fromkeys((name, LARGEST))}
         way, chosen = list(models[name].items())[-1]
         behind = self.behind.get(name, math.inf)
         others = [f"`{model}` ({self.behind.get(model, math.inf):.3f} behind), rows {other}: {found[key]:.2f}, dense mode at "
@@ -163,7 +159,7 @@ class Figures:
             note += f", and that of a random network {on_gateware['prefill_over_decode']:.2f} [sim]"
             beside["random_network_on_the_gateware"] = {"file": STREAMED.as_posix()} | {name: on_gateware[name] for name in (
                 "evidence", "block", "prompt", "cycles_per_token", "prefill_over_decode", "prediction_error", "mismatches")}
-        return Figure(record["blocks"][block]["prefill_over_decode"], beside, {"firing_rates_of": self.m.model_identity(BEST)},
+        return Figure(record["blocks"][block]["prefill_over_decode"], beside, {"firing_rates_of": self.m.model_identity(LARGEST)},
                       note=f"{note}. Thresholds, keys and values are on chip, as preset d288 has them.")
 
     def bytes_per_token_by_bits(self):
@@ -183,7 +179,8 @@ class Figures:
 
     def _board(self, shape):
         record = self.m.board(shape)
-        return Figure(record["sparse"]["tokens_per_second"], record, {"firing_rates_of": self.m.model_identity(BEST)}, note=record["built"])
+        return Figure(record["sparse"]["tokens_per_second"], record, {"firing_rates_of": self.m.model_identity(LARGEST)},
+                      note=record["built"])
 
     def fmax_mhz_ecp5(self):
         record = load(self.root / ROUTE)

@@ -117,9 +117,10 @@ def test_skips_count_for_the_model_nearest_to_its_twin(tmp_path, monkeypatch, be
     monkeypatch.setattr(bench_run.store, "available", lambda: ["far", "near", "untaught"])
     (tmp_path / "results").mkdir()
     for name, gap in (("far", 0.2), ("near", behind)):
-        quality = {"integer": {"nats_per_token": 2.0 + gap}, "softmax_twin": {"nats_per_token": 2.0}}
-        (tmp_path / bench_run.QUALITY.format(name)).write_text(json.dumps(quality))
-    monkeypatch.setattr(bench_run, "BEST", "far")
+        quality = {"data": {"name": "d"}, "parameters": 1, "integer": {"nats_per_token": 2.0 + gap},
+                   "softmax_twin": {"nats_per_token": 2.0}}
+        (tmp_path / "results" / f"{name}.json").write_text(json.dumps(quality))
+    monkeypatch.setattr(bench_run, "LARGEST", "far")
     figures = bench_run.Figures(SimpleNamespace(
         machine_of=lambda name: SimpleNamespace(bus_bytes=1), of=lambda name: {"model": name}, sparse=lambda name: tally(False, 1000),
         dense=lambda name: tally(True, 1000), from_dram=lambda name, dense=False: tally(dense, 8000)), tmp_path)
